@@ -1,0 +1,45 @@
+"""The only source of time in the engine, so that tests can run on a fake one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the engine asks of a clock."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes backwards; for windows and waiting."""
+        ...
+
+    def wall(self) -> datetime:
+        """The current time in UTC; for records that people read."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Suspend the current task for `seconds`."""
+        ...
+
+
+class SystemClock:
+    """The clock of the operating system."""
+
+    __slots__ = ()
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary start."""
+        return time.monotonic()
+
+    def wall(self) -> datetime:
+        """The current time in UTC."""
+        return datetime.now(UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        """Suspend the current task for `seconds`."""
+        await asyncio.sleep(seconds)
+
+
+SYSTEM_CLOCK = SystemClock()
