@@ -1,0 +1,99 @@
+"""Run a language model over every row of a DataFrame.
+
+``import lbgpt_pandas as lb`` registers ``df.lbgpt`` and ``series.lbgpt``; see
+`LbgptAccessor.complete`. Nothing heavy is imported and no connection is made before the
+first call.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from lbgpt_pandas.accessor import register_accessors
+from lbgpt_pandas.engine.errors import (
+    AuthError,
+    BadRequest,
+    BudgetExceeded,
+    CacheCorrupt,
+    CacheMiss,
+    CacheWarning,
+    ConfigurationError,
+    ConnectionFailed,
+    ContentFiltered,
+    ContextTooLong,
+    IncompleteStream,
+    InvalidInput,
+    LbgptError,
+    LbgptWarning,
+    LimitsWarning,
+    MalformedResponse,
+    MissingExtraError,
+    NotFound,
+    QuotaExhausted,
+    RateLimited,
+    RequestError,
+    RequestExceedsQuota,
+    RetryBudgetExhausted,
+    RowErrors,
+    RowErrorsWarning,
+    RunAborted,
+    SchemaMismatch,
+    ServerError,
+    TemplateError,
+    Timeout,
+)
+from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT, LocalGPT
+from lbgpt_pandas.engine.views import register_views
+from lbgpt_pandas.frames import col
+from lbgpt_pandas.notebook.progress import choose_view
+from lbgpt_pandas.runs import RunReport, last_run
+from lbgpt_pandas.settings import Settings, configure, settings, using
+from lbgpt_pandas.version import __version__
+
+__all__ = [
+    "AuthError",
+    "AzureGPT",
+    "BadRequest",
+    "BudgetExceeded",
+    "CacheCorrupt",
+    "CacheMiss",
+    "CacheWarning",
+    "ChatGPT",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "ContentFiltered",
+    "ContextTooLong",
+    "IncompleteStream",
+    "InvalidInput",
+    "LbgptError",
+    "LbgptWarning",
+    "LimitsWarning",
+    "LocalGPT",
+    "MalformedResponse",
+    "MissingExtraError",
+    "NotFound",
+    "QuotaExhausted",
+    "RateLimited",
+    "RequestError",
+    "RequestExceedsQuota",
+    "RetryBudgetExhausted",
+    "RowErrors",
+    "RowErrorsWarning",
+    "RunAborted",
+    "RunReport",
+    "SchemaMismatch",
+    "ServerError",
+    "Settings",
+    "TemplateError",
+    "Timeout",
+    "__version__",
+    "col",
+    "configure",
+    "last_run",
+    "settings",
+    "using",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+register_accessors()
+register_views(choose_view)

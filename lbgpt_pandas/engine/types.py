@@ -123,9 +123,9 @@ class Completion:
 
     Attributes
     ----------
-    payload : dict
-        The provider's ``chat.completion`` object as JSON data. Shared with nobody: whoever
-        hands it out copies it.
+    payload : dict or None
+        The provider's ``chat.completion`` object as JSON data; None where only the text is
+        wanted, so that a long column does not hold every answer twice.
     text : str or None
         Content of the first choice; None for a pure tool call.
     finish_reason : str or None
@@ -140,7 +140,7 @@ class Completion:
         The provider's id of the request.
     """
 
-    payload: dict[str, object]
+    payload: dict[str, object] | None
     text: str | None
     finish_reason: str | None
     model: str
@@ -173,6 +173,8 @@ class Outcome:
         An attempt that failed may have been charged all the same.
     similarity : float or None
         Cosine similarity of a semantic hit.
+    price_usd : float or None
+        List price of the answer, whoever paid for it and when; None if it is unknown.
     """
 
     completion: Completion | None
@@ -184,6 +186,7 @@ class Outcome:
     deployment: str = ""
     maybe_billed: bool = False
     similarity: float | None = None
+    price_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Limits of a deployment: what may be sent, and when."""

@@ -1,0 +1,286 @@
+"""``df.lbgpt`` and ``series.lbgpt``: arguments are checked here, the rest is one call each."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from typing import TYPE_CHECKING, Any, get_args
+
+import pandas as pd
+
+from lbgpt_pandas.engine.caching import SUPPORTED_MODES, Caching
+from lbgpt_pandas.engine.errors import ConfigurationError, LbgptWarning
+from lbgpt_pandas.engine.types import PRIVATE_KEYS
+from lbgpt_pandas.frames import to_requests
+from lbgpt_pandas.runs import RowRun
+from lbgpt_pandas.settings import (
+    ErrorMode,
+    Progress,
+    check_choice,
+    check_max_parallel,
+    resolve_engine,
+    settings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping, Sequence
+
+    from lbgpt_pandas.engine.base import _BaseGPT
+    from lbgpt_pandas.engine.types import CacheMode, Message
+    from lbgpt_pandas.frames import RowPlan, col
+
+ACCESSOR_NAME = "lbgpt"
+
+OWN_KEYWORDS = (
+    "template", "messages", "model", "system", "tools", "response_format", "engine", "errors",
+    "na", "duplicates", "cache_mode", "max_parallel", "progress", "name",
+)  # fmt: skip
+
+PLANNED_KEYWORDS = frozenset({"examples", "images", "budget", "rows_per_request", "semantic"})
+
+PROVIDER_KEYWORDS = (
+    "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop", "n",
+    "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs", "user",
+    "tool_choice", "parallel_tool_calls", "reasoning_effort", "verbosity", "service_tier",
+    "metadata", "store", "prediction", "modalities", "audio", "stream_options", "extra_body",
+    "extra_headers", "extra_query", "prompt_cache_key", "safety_identifier",
+)  # fmt: skip
+
+OWN_CUTOFF, PROVIDER_CUTOFF = 0.75, 0.85
+
+
+class LbgptAccessor:
+    """Language model methods of a DataFrame or Series; holds no state.
+
+    Parameters
+    ----------
+    data : DataFrame or Series
+        The rows.
+    """
+
+    def __init__(self, data: pd.DataFrame | pd.Series[Any]) -> None:
+        self._data = data
+
+    def complete(
+        self,
+        template: object = None,
+        *,
+        messages: str | Callable[[Any], Sequence[Message]] | None = None,
+        model: str | None = None,
+        system: str | col | None = None,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        response_format: Mapping[str, object] | None = None,
+        engine: _BaseGPT | None = None,
+        errors: ErrorMode | None = None,
+        na: str = "skip",
+        duplicates: str = "share",
+        cache_mode: CacheMode | None = None,
+        max_parallel: int | None = None,
+        progress: Progress | bool | None = None,
+        name: Hashable | None = None,
+        **params: Any,
+    ) -> pd.Series[Any]:
+        """Ask a language model about every row.
+
+        Parameters
+        ----------
+        template : str, callable, jinja2.Template or list of messages, optional
+            The prompt. A string has ``{column}`` fields (``{{`` and ``}}`` are literal braces)
+            with plain format specs such as ``{price:.2f}``; ``{index}`` is the index. A Series
+            has the field ``{value}``, also as ``{}`` or under its own name. A callable gets the
+            row and returns the prompt, or a list of messages. A list of messages has templates
+            as contents.
+        messages : str or callable, optional
+            Instead of `template`: a column, or a callable of the row, with whole lists of chat
+            messages.
+        model : str, optional
+            Model name; ``"local"`` for the embedded one. By default the configured one.
+        system : str or lb.col, optional
+            System message, a template as well, or ``lb.col("name")`` for a column.
+        tools, response_format : optional
+            Sent to the provider as they are.
+        engine : engine, optional
+            Who answers; by default the configured one, else from `model` and environment.
+        errors : {"coerce", "raise", "ignore"}, optional
+            Failed rows are NA with one `RowErrorsWarning` (the default), or stop the run and
+            raise `RowErrors`, or are NA silently.
+        na : {"skip", "raise", "empty"} or other str, default "skip"
+            A row with NA in a column that is used gets NA without a call, is an error, or is
+            asked with an empty or the given text in its place.
+        duplicates : {"share", "independent"}, default "share"
+            Equal rows make one call; or the k-th of them is a sample of its own, under a key
+            of its own.
+        cache_mode : {"use", "read_only", "refresh", "off"}, optional
+            Look answers up and store them (the default), only look up, only store, neither.
+        max_parallel : int, optional
+            Cap on the requests that are worked on at once.
+        progress : {"auto", "widget", "tqdm", "none"} or bool, optional
+            How progress is drawn.
+        name : hashable, optional
+            Name of the returned Series.
+        **params
+            Sent to the provider verbatim: ``temperature``, ``max_tokens``, ``seed``, ...
+
+        Returns
+        -------
+        Series
+            Texts in the string dtype of this pandas version, NA where there is none. Its index
+            is the input's, aligned by position whatever the labels are.
+
+        Raises
+        ------
+        TemplateError
+            If the template does not fit the columns; before any call.
+        ConfigurationError
+            If an argument cannot work, or no engine or model is given; before any call.
+        TypeError
+            For a keyword that looks like a misspelt one.
+        AuthError, NotFound
+            If the very first call shows that none can succeed.
+        RunAborted
+            If that became clear later. Finished rows are cached and in ``lb.last_run()``.
+        RowErrors
+            With ``errors="raise"``, if a row failed.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from lbgpt_pandas.testing import ScriptedGPT
+        >>> df = pd.DataFrame({"city": ["Paris", None]}, index=["a", "b"])
+        >>> df.lbgpt.complete("Where is {city}?", engine=ScriptedGPT("France"), cache_mode="off")
+        a    France
+        b       NaN
+        dtype: str
+        """
+        return self._prepare(**_keywords(locals())).run()
+
+    async def acomplete(
+        self,
+        template: object = None,
+        *,
+        messages: str | Callable[[Any], Sequence[Message]] | None = None,
+        model: str | None = None,
+        system: str | col | None = None,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        response_format: Mapping[str, object] | None = None,
+        engine: _BaseGPT | None = None,
+        errors: ErrorMode | None = None,
+        na: str = "skip",
+        duplicates: str = "share",
+        cache_mode: CacheMode | None = None,
+        max_parallel: int | None = None,
+        progress: Progress | bool | None = None,
+        name: Hashable | None = None,
+        **params: Any,
+    ) -> pd.Series[Any]:
+        """Await `complete` in the caller's event loop: same arguments, same result.
+
+        Cancelling the await cancels the run; finished rows are cached.
+        """
+        return await self._prepare(**_keywords(locals())).arun()
+
+    def _prepare(
+        self,
+        *,
+        model: str | None,
+        tools: Sequence[Mapping[str, object]] | None,
+        response_format: Mapping[str, object] | None,
+        engine: _BaseGPT | None,
+        errors: ErrorMode | None,
+        cache_mode: CacheMode | None,
+        max_parallel: int | None,
+        progress: Progress | bool | None,
+        name: Hashable | None,
+        params: dict[str, Any],
+        **prompt: Any,
+    ) -> RowRun:
+        current = settings()
+        errors = current.errors if errors is None else errors
+        progress = current.progress if progress is None else progress
+        cache_mode = current.cache_mode if cache_mode is None else cache_mode
+        max_parallel = current.max_parallel if max_parallel is None else max_parallel
+        check_choice("errors", errors, get_args(ErrorMode))
+        check_choice("progress", progress, (*get_args(Progress), True, False))
+        check_choice("cache_mode", cache_mode, SUPPORTED_MODES)
+        check_max_parallel(max_parallel)
+        check_params(params)
+        chosen, model_name = resolve_engine(model, engine=engine)
+        passed = {"model": model_name, "tools": tools, "response_format": response_format}
+        plan = to_requests(
+            self._data,
+            **prompt,
+            params={key: value for key, value in passed.items() if value is not None}
+            | {key: value for key, value in params.items() if key not in PRIVATE_KEYS},
+            options={key: value for key, value in params.items() if key in PRIVATE_KEYS},
+        )
+        _warn_of_shared_samples(plan, params, prompt["duplicates"])
+        return RowRun(
+            plan,
+            chosen,
+            caching=Caching.of(chosen.tier if chosen.has_cache else current.cache, cache_mode),
+            model=model_name,
+            errors=errors,
+            progress=progress,
+            max_parallel=max_parallel,
+            name=name,
+        )
+
+
+def _keywords(local_names: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in local_names.items() if name != "self"}
+
+
+def check_params(params: Mapping[str, object]) -> None:
+    """Find misspelt keywords among those that would be sent to the provider.
+
+    Raises
+    ------
+    TypeError
+        For a name close to one of ours or to a usual provider parameter, with the suggestion.
+    ConfigurationError
+        For a keyword of a later version, and for ``stream``.
+    """
+    for name in params:
+        if name in PLANNED_KEYWORDS:
+            raise ConfigurationError(f"{name}= is not available in this version")
+        if name == "stream" and params[name]:
+            raise ConfigurationError("stream= makes no sense for a column; leave it out")
+        if name in PRIVATE_KEYS or name in PROVIDER_KEYWORDS:
+            continue
+        close = difflib.get_close_matches(name, OWN_KEYWORDS, n=1, cutoff=OWN_CUTOFF)
+        close = close or difflib.get_close_matches(
+            name, PROVIDER_KEYWORDS, n=1, cutoff=PROVIDER_CUTOFF
+        )
+        if close:
+            raise TypeError(
+                f"unexpected keyword {name!r}; did you mean {close[0]!r}? If the provider really "
+                f"takes {name!r}, give it in extra_body={{{name!r}: ...}}"
+            )
+
+
+def _warn_of_shared_samples(plan: RowPlan, params: Mapping[str, object], duplicates: str) -> None:
+    temperature = params.get("temperature")
+    is_sampling = isinstance(temperature, int | float) and temperature > 0
+    if is_sampling and duplicates == "share" and max(plan.rows_of(), default=0) > 1:
+        warnings.warn(
+            f"temperature={temperature} draws samples, but equal rows share one answer; "
+            'duplicates="independent" asks for each of them',
+            LbgptWarning,
+            stacklevel=4,
+        )
+
+
+def register_accessors() -> None:
+    """Register ``.lbgpt`` on DataFrame and Series; doing it again changes nothing."""
+    registers: dict[type, Callable[[str], Callable[[type], type]]] = {
+        pd.DataFrame: pd.api.extensions.register_dataframe_accessor,
+        pd.Series: pd.api.extensions.register_series_accessor,
+    }
+    for kind, register in registers.items():
+        present = getattr(kind, ACCESSOR_NAME, None)
+        if present is LbgptAccessor:
+            continue
+        if getattr(present, "__qualname__", None) == LbgptAccessor.__qualname__:
+            # An older one of ours, left by a reload; pandas would warn of overriding it.
+            delattr(kind, ACCESSOR_NAME)
+        register(ACCESSOR_NAME)(LbgptAccessor)

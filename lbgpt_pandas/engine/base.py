@@ -1,0 +1,472 @@
+"""The engine that all others are made of: one request through cache, limits, retries, provider."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lbgpt_pandas.engine import pricing
+from lbgpt_pandas.engine.batch import Batch
+from lbgpt_pandas.engine.caches.base import MemoryCache, adapt
+from lbgpt_pandas.engine.caches.standard import StandardTier
+from lbgpt_pandas.engine.caching import NO_CACHING, Caching
+from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
+from lbgpt_pandas.engine.completions import read_completion, to_sdk_object
+from lbgpt_pandas.engine.errors import ConfigurationError, RequestError, Timeout
+from lbgpt_pandas.engine.keys import KeyMaker
+from lbgpt_pandas.engine.portal import run_sync
+from lbgpt_pandas.engine.retry import retry_policy
+from lbgpt_pandas.engine.session import Session
+from lbgpt_pandas.engine.types import Outcome, Request, Source, UsageStats
+from lbgpt_pandas.engine.usage import UsageLog
+from lbgpt_pandas.engine.views import close_quietly, drawn, open_view
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from lbgpt_pandas.engine.clock import Clock
+    from lbgpt_pandas.engine.transports.base import Transport
+    from lbgpt_pandas.engine.types import Completion, Usage
+
+ATTEMPT_TIMEOUT_S = 120.0
+TOTAL_TIMEOUT_S = 900.0
+
+
+@dataclass(slots=True)
+class _Trail:
+    """What has happened to a request so far."""
+
+    attempts: int = 0
+    latency_s: float = 0.0
+    maybe_billed: bool = False
+
+
+class _BaseGPT(ABC):
+    """What every engine can do.
+
+    Engines are plain data: they may be made anywhere, used from several event loops and
+    threads, over several ``asyncio.run``, and after a fork. Connections exist inside
+    ``async with engine:``; a method that is called outside opens and closes around the call.
+
+    Parameters
+    ----------
+    max_parallel_calls : int
+        Cap on the calls in flight on one event loop, at least 1.
+    cache : object, optional
+        The exact cache: a mapping, an object with ``get``/``set`` or ``aget``/``aset``, or one
+        of this package's. A frame's own cache setting is used where this is None.
+    stop_after_attempts : int or None, default 10
+        Attempts for one request, the first included; None for no such cap. A request ends
+        after 15 minutes in any case.
+    stop_on_exception : bool, default False
+        Whether `chat_completion_list` raises at the first failed request instead of putting
+        None in its place.
+    max_usage_cache_size : int, default 1000
+        Calls kept in `usage_cache_list`.
+    auto_cache : bool, default True
+        Without `cache`, keep the last 10,000 answers in memory.
+    tools : list of dict, optional
+        Sent with each request that has none of its own.
+    name : str, optional
+        Name of this deployment in reports; the class name by default.
+    request_timeout : float, default 120
+        Seconds for one attempt. A request's own ``request_timeout`` comes first.
+    clock : Clock, optional
+        Source of time; the system's by default.
+
+    Raises
+    ------
+    ConfigurationError
+        If a number is out of range or `cache` is of no usable kind.
+    """
+
+    default_model: str | None = None
+    """Model name of a request that has none."""
+
+    def __init__(
+        self,
+        max_parallel_calls: int = 64,
+        cache: object = None,
+        *,
+        stop_after_attempts: int | None = 10,
+        stop_on_exception: bool = False,
+        max_usage_cache_size: int = 1_000,
+        auto_cache: bool = True,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        name: str | None = None,
+        request_timeout: float | None = ATTEMPT_TIMEOUT_S,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        _check_at_least_one("max_parallel_calls", max_parallel_calls)
+        if stop_after_attempts is not None:
+            _check_at_least_one("stop_after_attempts", stop_after_attempts)
+        self.max_parallel_calls = max_parallel_calls
+        self.stop_after_attempts = stop_after_attempts
+        self.stop_on_exception = stop_on_exception
+        self.tools = list(tools) if tools else None
+        self.name = name or type(self).__name__
+        self.request_timeout = request_timeout
+        self.clock = clock
+        self.has_cache = cache is not None
+        self.tier: StandardTier | None = None
+        if cache is not None or auto_cache:
+            self.tier = StandardTier(MemoryCache() if cache is None else adapt(cache), clock=clock)
+        self.proven = False
+        self._random = random.Random()  # noqa: S311  # jitter, not a secret
+        self._usage = UsageLog(clock=clock, size=max_usage_cache_size)
+        self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, family={self.family!r})"
+
+    # What a kind of engine defines
+
+    @property
+    @abstractmethod
+    def family(self) -> str:
+        """Whose models these are; part of the cache key, so that names of others never clash."""
+
+    @abstractmethod
+    def _new_transport(self) -> Transport:
+        """Make a provider client for one event loop."""
+
+    def price_usd(self, completion: Completion) -> float | None:
+        """List price of an answer in USD; None if it is unknown."""
+        return pricing.cost_usd(completion.model, completion.tokens)
+
+    # The life of connections
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            session = self._sessions.get(loop)
+            if session is None:
+                session = self._sessions[loop] = Session(
+                    self._new_transport(), max_parallel_calls=self.max_parallel_calls
+                )
+        try:
+            await session.enter()
+        except BaseException:
+            if not session.users:
+                self._sessions.pop(loop, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        session = self._sessions[loop]
+        session.users -= 1
+        if not session.users:
+            del self._sessions[loop]
+            await session.close()
+
+    # The pipeline
+
+    def prepare(self, request: Request) -> Request:
+        """Return the request as it will be sent: with the engine's tools if it has none."""
+        if self.tools is None or "tools" in request.params:
+            return request
+        return replace(request, params={**request.params, "tools": self.tools})
+
+    def key_maker(self, request: Request) -> KeyMaker:
+        """Return the key maker for requests with these parameters and options."""
+        return KeyMaker.for_request(self.prepare(request), family=self.family)
+
+    async def afetch(self, request: Request, *, key: str, caching: Caching) -> Outcome:
+        """Ask the provider, with retries, and store the answer; look nothing up.
+
+        Parameters
+        ----------
+        request : Request
+            What to ask.
+        key : str
+            Its cache key; equal keys under way at the same time make one call.
+        caching : Caching
+            Where to store the answer.
+
+        Returns
+        -------
+        Outcome
+            A completion or the error that ended the attempts; a request's failure is never
+            raised.
+        """
+        async with self:
+            session = self._sessions[asyncio.get_running_loop()]
+            outcome, led = await session.flights.share(
+                key, lambda: self._ask(session, request, key, caching)
+            )
+        return outcome if led else replace(outcome, source=Source.SHARED, attempts=0)
+
+    async def _ask(self, session: Session, request: Request, key: str, caching: Caching) -> Outcome:
+        trail = _Trail()
+        completion: Completion | None = None
+        failure: RequestError | None = None
+        try:
+            completion = await self._attempt_until_done(session, request, trail)
+        except RequestError as error:
+            failure = error
+        else:
+            self.proven = True
+            await self._store(session, request, completion, key, caching)
+        return Outcome(
+            completion,
+            failure,
+            Source.PROVIDER,
+            key,
+            attempts=trail.attempts,
+            latency_s=trail.latency_s,
+            deployment=self.name,
+            maybe_billed=trail.maybe_billed,
+            price_usd=self.price_usd(completion) if completion else None,
+        )
+
+    async def _attempt_until_done(
+        self, session: Session, request: Request, trail: _Trail
+    ) -> Completion:
+        try:
+            return await self._attempt(session, request, trail)
+        except RequestError as error:
+            first: RequestError | None = error
+        policy = retry_policy(
+            clock=self.clock,
+            stop_after_attempts=self.stop_after_attempts,
+            total_s=TOTAL_TIMEOUT_S,
+            random=self._random,
+        )
+        async for attempt in policy:
+            with attempt:
+                if first is not None:
+                    # The policy is only consulted once something went wrong.
+                    known, first = first, None
+                    raise known
+                return await self._attempt(session, request, trail)
+        raise AssertionError("a retry policy ends by returning or raising")
+
+    async def _attempt(self, session: Session, request: Request, trail: _Trail) -> Completion:
+        reservation = await session.limit.acquire()
+        try:
+            trail.attempts += 1
+            started, sent_at = self.clock.wall(), self.clock.monotonic()
+            reply = await self._send(session, request)
+            completion = read_completion(
+                reply.payload,
+                messages=request.messages,
+                deployment=self.name,
+                request_id=reply.request_id,
+            )
+            trail.latency_s = self.clock.monotonic() - sent_at
+            reservation.commit(completion.tokens)
+        except RequestError as error:
+            trail.maybe_billed |= error.maybe_billed
+            raise
+        finally:
+            reservation.cancel()
+        self._usage.add(completion.tokens, started=started, attempt=trail.attempts)
+        return completion
+
+    async def _send(self, session: Session, request: Request) -> Any:
+        seconds = request.options.get("request_timeout", self.request_timeout)
+        timeout = float(seconds) if isinstance(seconds, int | float) else None
+        try:
+            async with asyncio.timeout(timeout):
+                return await session.transport.chat(request, timeout=timeout)
+        except TimeoutError:
+            raise Timeout(
+                f"no complete answer within {timeout:g} s; give request_timeout= for more",
+                code="attempt_timeout",
+                maybe_billed=True,
+            ) from None
+
+    async def _store(
+        self,
+        session: Session,
+        request: Request,
+        completion: Completion,
+        key: str,
+        caching: Caching,
+    ) -> None:
+        if caching.tier is None or not caching.writes or completion.payload is None:
+            return
+        save = caching.tier.save
+        parts = {
+            "family": self.family,
+            "model": request.model or completion.model,
+            "payload": completion.payload,
+            "replace": caching.replaces,
+        }
+        try:
+            await save(key, **parts)
+        except asyncio.CancelledError:
+            # The answer is paid for: an interrupt may end the row, not the write.
+            session.finish_later(save(key, **parts))
+            raise
+
+    # LBGPT's methods
+
+    async def chat_completion(self, **request: Any) -> Any:
+        """Make one call, without cache and without retry.
+
+        Parameters
+        ----------
+        **request
+            ``messages``, ``model`` and whatever else the provider takes.
+
+        Returns
+        -------
+        ChatCompletionAddition
+
+        Raises
+        ------
+        RequestError
+            If the call failed.
+        """
+        wanted = self.prepare(Request.from_keywords(request))
+        async with self:
+            session = self._sessions[asyncio.get_running_loop()]
+            trail = _Trail()
+            completion = await self._attempt(session, wanted, trail)
+        outcome = Outcome(
+            completion, None, Source.PROVIDER, "", trail.attempts, trail.latency_s, self.name
+        )
+        return to_sdk_object(outcome, model_class=type(self).__name__)
+
+    async def cached_chat_completion(
+        self,
+        content: Mapping[str, object],
+        use_cache: bool = True,  # noqa: FBT001, FBT002  # LBGPT's signature
+    ) -> Any:
+        """Answer one request from the cache, or ask with retries and store the answer.
+
+        Parameters
+        ----------
+        content : mapping
+            The keywords of `chat_completion`.
+        use_cache : bool, default True
+            Whether the cache is read and written.
+
+        Returns
+        -------
+        ChatCompletionAddition
+
+        Raises
+        ------
+        RequestError
+            The last error, once no attempt is left.
+        """
+        batch = self._batch([content], use_cache=use_cache)
+        outcome = (await batch.arun())[0]
+        return self._raise_or_convert(outcome)
+
+    async def achat_completion_list(
+        self,
+        requests: Sequence[Mapping[str, object]],
+        show_progress: bool = True,  # noqa: FBT001, FBT002  # LBGPT's signature
+    ) -> list[Any]:
+        """Answer many requests.
+
+        Parameters
+        ----------
+        requests : sequence of mapping
+            Keywords of `chat_completion` each.
+        show_progress : bool, default True
+            Draw a progress bar.
+
+        Returns
+        -------
+        list of ChatCompletionAddition or None
+            In the order of `requests`; None where a request failed.
+
+        Raises
+        ------
+        RequestError
+            With ``stop_on_exception=True``, the first failure; otherwise only one that every
+            request would share, such as a refused key.
+        """
+        batch = self._batch(requests)
+        async with drawn(open_view(show_progress), batch.snapshot):
+            return self._collect(await batch.arun())
+
+    def chat_completion_list(
+        self,
+        requests: Sequence[Mapping[str, object]],
+        show_progress: bool = True,  # noqa: FBT001, FBT002  # LBGPT's signature
+    ) -> list[Any]:
+        """Answer many requests; see `achat_completion_list`."""
+        batch, view = self._batch(requests), open_view(show_progress)
+        try:
+            return self._collect(run_sync(batch.arun(), tick=lambda: view.update(batch.snapshot())))
+        finally:
+            close_quietly(view, batch.snapshot())
+
+    def _batch(self, requests: Sequence[Mapping[str, object]], *, use_cache: bool = True) -> Batch:
+        return Batch(
+            self,
+            [Request.from_keywords(request) for request in requests],
+            caching=Caching.of(self.tier, "use") if use_cache else NO_CACHING,
+            stop_on_error=self.stop_on_exception,
+            keep_payloads=True,
+            clock=self.clock,
+        )
+
+    def _collect(self, outcomes: Sequence[Outcome | None]) -> list[Any]:
+        if self.stop_on_exception:
+            for outcome in outcomes:
+                if outcome is not None and outcome.error is not None:
+                    raise outcome.error
+        return [
+            self._raise_or_convert(outcome) if outcome and outcome.completion else None
+            for outcome in outcomes
+        ]
+
+    def _raise_or_convert(self, outcome: Outcome | None) -> Any:
+        if outcome is not None and outcome.error is not None:
+            raise outcome.error
+        assert outcome is not None  # noqa: S101  # a batch that was not stopped settles all
+        return to_sdk_object(outcome, model_class=type(self).__name__)
+
+    # Usage
+
+    @property
+    def usage_cache_list(self) -> list[Usage]:
+        """The last calls, oldest first; at most ``max_usage_cache_size``."""
+        return self._usage.recent()
+
+    def get_usage_stats(
+        self,
+        include_usage_reservation: bool = False,  # noqa: FBT001, FBT002  # LBGPT's signature
+    ) -> UsageStats:
+        """Tokens and requests of the last 60 seconds.
+
+        Parameters
+        ----------
+        include_usage_reservation : bool, default False
+            Add the calls in flight, each with `expected_tokens_per_request`.
+        """
+        stats = self._usage.stats()
+        if not include_usage_reservation:
+            return stats
+        with self._lock:
+            flying = sum(session.limit.in_flight for session in self._sessions.values())
+        reserved = round(flying * self.expected_tokens_per_request())
+        return UsageStats(tokens=stats.tokens + reserved, requests=stats.requests + flying)
+
+    def expected_tokens_per_request(self) -> float:
+        """Mean total tokens of the calls so far; 0.0 before the first."""
+        return self._usage.tokens_per_request()
+
+
+def _check_at_least_one(name: str, number: object) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ConfigurationError(f"{name}={number!r}: give a whole number of at least 1")

@@ -1,0 +1,345 @@
+"""Many requests: one bulk cache pass, then a bounded number of workers over the misses."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from lbgpt_pandas.engine.caching import NO_CACHING
+from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
+from lbgpt_pandas.engine.completions import read_completion
+from lbgpt_pandas.engine.errors import NotFound, QuotaExhausted, RequestError, RunAborted
+from lbgpt_pandas.engine.report import RunSnapshot
+from lbgpt_pandas.engine.retry import decide
+from lbgpt_pandas.engine.types import Outcome, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from lbgpt_pandas.engine.caching import Caching
+    from lbgpt_pandas.engine.clock import Clock
+    from lbgpt_pandas.engine.keys import KeyMaker
+    from lbgpt_pandas.engine.types import Completion, Request
+
+LOOKUP_SIZE = 2_000
+"""Keys in one bulk lookup: large enough to be fast, small enough not to hold up the loop."""
+
+SPARE_WORKERS = 64
+"""Workers beyond the calls in flight, for rows that wait for the cache or for a retry."""
+
+ABORT_AFTER = 20
+"""So many first answers that fail alike, without hope, stop a run."""
+
+
+class Engine(Protocol):
+    """What a batch asks of an engine."""
+
+    proven: bool
+    max_parallel_calls: int
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def prepare(self, request: Request) -> Request:
+        """Return the request as it will be sent."""
+        ...
+
+    def key_maker(self, request: Request) -> KeyMaker:
+        """Return the key maker for requests with these parameters and options."""
+        ...
+
+    def price_usd(self, completion: Completion) -> float | None:
+        """List price of an answer; None if it is unknown."""
+        ...
+
+    async def afetch(self, request: Request, *, key: str, caching: Caching) -> Outcome:
+        """Ask a provider, with retries, and store the answer."""
+        ...
+
+
+class Batch:
+    """One run over a list of requests.
+
+    Parameters
+    ----------
+    engine : Engine
+        Who answers.
+    requests : sequence of Request
+        Different requests; equal ones share a call all the same.
+    caching : Caching, optional
+        The exact cache and what may be done with it; none by default.
+    rows_of : sequence of int, optional
+        How many rows of a frame each request stands for, for progress; 1 by default.
+    failed, skipped : int, default 0
+        Further rows that have no request, for progress.
+    max_parallel : int, optional
+        Cap on the requests of this run that are worked on at once.
+    stop_on_error : bool, default False
+        Start nothing new after the first failure.
+    keep_payloads : bool, default False
+        Keep whole provider objects, not only texts and figures.
+    earlier : sequence of Outcome or None, optional
+        Outcomes of an earlier run over the same requests; what it answered is not asked again.
+
+    Attributes
+    ----------
+    outcomes : list of Outcome or None
+        By position; None where nothing has come of the request yet.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        requests: Sequence[Request],
+        *,
+        caching: Caching = NO_CACHING,
+        rows_of: Sequence[int] | None = None,
+        failed: int = 0,
+        skipped: int = 0,
+        max_parallel: int | None = None,
+        stop_on_error: bool = False,
+        keep_payloads: bool = False,
+        earlier: Sequence[Outcome | None] = (),
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.engine = engine
+        self.requests = requests
+        self.caching = caching
+        self.outcomes: list[Outcome | None] = [None] * len(requests)
+        self.rows_of = rows_of if rows_of is not None else [1] * len(requests)
+        self._rows = sum(self.rows_of) + failed + skipped
+        self._max_parallel = max_parallel
+        self._stop_on_error = stop_on_error
+        self._keep_payloads = keep_payloads
+        self._clock = clock
+        self._keys: list[str] = [""] * len(requests)
+        self._fatal: RequestError | None = None
+        self._stopped = self._finished = False
+        self._started_at: float | None = None
+        self._elapsed_s = 0.0
+        self._done = self._cached = self._shared = self._in_flight = self._retries = 0
+        self._answered = self._hopeless = 0
+        self._hopeless_kind: tuple[type[RequestError], str | None] | None = None
+        self._failed, self._skipped = failed, skipped
+        self._prompt_tokens = self._completion_tokens = 0
+        self._cost_usd: float | None = 0.0
+        for number, outcome in enumerate(earlier):
+            if outcome is not None and outcome.completion is not None:
+                self._settle(number, outcome)
+
+    async def arun(self) -> list[Outcome | None]:
+        """Answer every request; the outcomes stand in the order of the requests.
+
+        Returns
+        -------
+        list of Outcome or None
+            None only where the run stopped early.
+
+        Raises
+        ------
+        AuthError, NotFound
+            The very first call shows that no call can succeed.
+        RunAborted
+            The same became clear later, or credit ran out.
+        """
+        self._started_at = self._clock.monotonic()
+        try:
+            misses = await self._look_up()
+            if misses:
+                async with self.engine:
+                    await self._ask(misses)
+        finally:
+            self._elapsed_s = self._clock.monotonic() - self._started_at
+            self._finished = True
+        if self._fatal is not None:
+            raise self._final_error(self._fatal)
+        return self.outcomes
+
+    def snapshot(self) -> RunSnapshot:
+        """The present state; may be called from any thread."""
+        elapsed = self._elapsed_s
+        if not self._finished and self._started_at is not None:
+            elapsed = self._clock.monotonic() - self._started_at
+        return RunSnapshot(
+            rows=self._rows,
+            done=self._done,
+            failed=self._failed,
+            skipped=self._skipped,
+            cached=self._cached,
+            shared=self._shared,
+            in_flight=self._in_flight,
+            retries=self._retries,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            cost_usd=self._cost_usd,
+            elapsed_s=elapsed,
+            finished=self._finished,
+        )
+
+    def stop(self) -> None:
+        """Start nothing new; what is in flight is finished. Safe from any thread."""
+        self._stopped = True
+
+    async def _look_up(self) -> list[int]:
+        """Settle every cached request; return the numbers of the others."""
+        misses: list[int] = []
+        makers: dict[tuple[int, int], KeyMaker] = {}
+        for start in range(0, len(self.requests), LOOKUP_SIZE):
+            numbers = range(start, min(start + LOOKUP_SIZE, len(self.requests)))
+            self._make_keys(numbers, makers)
+            misses += await self._find(numbers)
+            await asyncio.sleep(0)
+        return misses
+
+    def _make_keys(self, numbers: range, makers: dict[tuple[int, int], KeyMaker]) -> None:
+        for number in numbers:
+            if self.outcomes[number] is not None:
+                continue
+            request = self.requests[number]
+            shared_parts = id(request.params), id(request.options)
+            maker = makers.get(shared_parts)
+            try:
+                if maker is None:
+                    maker = makers[shared_parts] = self.engine.key_maker(request)
+                self._keys[number] = maker.key(request.messages, request.sample)
+            except RequestError as error:
+                self._settle(number, Outcome(None, error, Source.SKIPPED, key=""))
+
+    async def _find(self, numbers: range) -> list[int]:
+        open_numbers = [number for number in numbers if self.outcomes[number] is None]
+        tier = self.caching.tier
+        if tier is None or not self.caching.reads:
+            return open_numbers
+        found = await tier.find([self._keys[number] for number in open_numbers])
+        misses = []
+        for number in open_numbers:
+            outcome = self._from_cache(number, found.get(self._keys[number]))
+            if outcome is None:
+                misses.append(number)
+            else:
+                self._settle(number, outcome)
+        return misses
+
+    def _from_cache(self, number: int, payload: dict[str, object] | None) -> Outcome | None:
+        if payload is None:
+            return None
+        completion = read_completion(
+            payload,
+            messages=self.requests[number].messages,
+            deployment="",
+            keep_payload=self._keep_payloads,
+        )
+        return Outcome(
+            completion,
+            None,
+            Source.EXACT_CACHE,
+            self._keys[number],
+            price_usd=self.engine.price_usd(completion),
+        )
+
+    async def _ask(self, misses: list[int]) -> None:
+        queue = iter(misses)
+        if not self.engine.proven:
+            # A wrong key or model shows in one call; the rest waits for it.
+            await self._work(iter([next(queue)]))
+        cap = self._max_parallel or self.engine.max_parallel_calls + SPARE_WORKERS
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(min(cap, len(misses))):
+                    workers.create_task(self._work(queue))
+        except BaseExceptionGroup as group:
+            # Only a defect gets here: a request's failure is an outcome.
+            raise group.exceptions[0] from None
+
+    async def _work(self, queue: Iterator[int]) -> None:
+        while not self._stopped:
+            number = next(queue, None)
+            if number is None:
+                return
+            request = self.engine.prepare(self.requests[number])
+            self._in_flight += 1
+            try:
+                outcome = await self.engine.afetch(
+                    request, key=self._keys[number], caching=self.caching
+                )
+            finally:
+                self._in_flight -= 1
+            self._settle(number, outcome)
+
+    def _settle(self, number: int, outcome: Outcome) -> None:
+        if outcome.completion is not None and not self._keep_payloads:
+            outcome = replace(outcome, completion=replace(outcome.completion, payload=None))
+        self.outcomes[number] = outcome
+        rows = self.rows_of[number]
+        self._retries += max(0, outcome.attempts - 1)
+        if outcome.error is not None:
+            self._failed += rows
+            self._note_failure(outcome.error)
+            return
+        self._done += rows
+        match outcome.source:
+            case Source.PROVIDER:
+                self._answered += 1
+                self._shared += rows - 1
+                self._charge(outcome)
+            case Source.SHARED:
+                self._shared += rows
+            case _:
+                self._cached += rows
+
+    def _charge(self, outcome: Outcome) -> None:
+        if outcome.completion is None:
+            return
+        self._prompt_tokens += outcome.completion.tokens.prompt
+        self._completion_tokens += outcome.completion.tokens.completion
+        if outcome.price_usd is None or self._cost_usd is None:
+            self._cost_usd = None
+        else:
+            self._cost_usd += outcome.price_usd
+
+    def _note_failure(self, error: BaseException) -> None:
+        if self._stop_on_error:
+            self.stop()
+        if not isinstance(error, RequestError):
+            return
+        decision = decide(error)
+        fatal = decision.fatal and not (isinstance(error, NotFound) and self._has_many_models())
+        if fatal or self._is_hopeless(error, retry=decision.retry):
+            self._fatal = self._fatal or error
+            self.stop()
+
+    def _is_hopeless(self, error: RequestError, *, retry: bool) -> bool:
+        """Tell whether the run's first answers all failed alike, with nothing to wait for."""
+        kind = type(error), error.code
+        if retry or error.status is None or self._answered:
+            return False
+        if self._hopeless_kind not in (None, kind):
+            self._hopeless = -len(self.requests)
+        self._hopeless_kind = kind
+        self._hopeless += 1
+        return self._hopeless >= ABORT_AFTER
+
+    def _has_many_models(self) -> bool:
+        return len({request.model for request in self.requests}) > 1
+
+    def _final_error(self, error: RequestError) -> BaseException:
+        first = not self._answered and self._hopeless < ABORT_AFTER
+        if first and not isinstance(error, QuotaExhausted):
+            return error
+        left = sum(outcome is None for outcome in self.outcomes)
+        aborted = RunAborted(
+            f"the run was stopped with {left:,} of {len(self.requests):,} requests not sent, "
+            f"because every further one would fail alike: {error} "
+            "Answers that had arrived are in the cache."
+        )
+        aborted.__cause__ = error
+        return aborted

@@ -1,0 +1,158 @@
+"""From a provider's JSON to a `Completion`, and to the SDK's object with our flags."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
+
+from lbgpt_pandas.engine.errors import ContentFiltered, MalformedResponse
+from lbgpt_pandas.engine.types import Completion, Source, TokenCount
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lbgpt_pandas.engine.types import Message, Outcome
+
+CHARACTERS_PER_TOKEN = 4
+"""OpenAI's rule of thumb for English text; used only where a provider reports no usage."""
+
+MAX_PLAUSIBLE_TOKENS = 100_000_000
+
+
+def read_completion(
+    payload: object,
+    *,
+    messages: Sequence[Message],
+    deployment: str,
+    request_id: str | None = None,
+    keep_payload: bool = True,
+) -> Completion:
+    """Validate a ``chat.completion`` object.
+
+    Parameters
+    ----------
+    payload : object
+        The body of a status 200, of whatever shape.
+    messages : sequence of dict
+        The request's messages, to estimate tokens where the provider reports none.
+    deployment : str
+        Name of the engine that answered.
+    request_id : str, optional
+        The provider's id of the request.
+    keep_payload : bool, default True
+        Keep the whole object beside the text.
+
+    Returns
+    -------
+    Completion
+
+    Raises
+    ------
+    MalformedResponse
+        If it is not an object with at least one choice that has a message.
+    ContentFiltered
+        If the first choice was cut off by the content policy.
+    """
+    choice = _first_choice(payload, request_id)
+    body = cast("dict[str, object]", payload)
+    message = cast("dict[str, object]", choice["message"])
+    finish_reason = choice.get("finish_reason")
+    if finish_reason == "content_filter":
+        raise ContentFiltered(
+            "the provider's content policy cut the answer off",
+            code="content_filter",
+            status=200,
+            request_id=request_id,
+            maybe_billed=True,
+        )
+    text = message.get("content")
+    if text is None and isinstance(message.get("refusal"), str):
+        text = message["refusal"]
+    return Completion(
+        payload=body if keep_payload else None,
+        text=text if isinstance(text, str) else None,
+        finish_reason=finish_reason if isinstance(finish_reason, str) else None,
+        model=str(body.get("model") or ""),
+        tokens=read_tokens(body.get("usage"), messages=messages, text=text),
+        deployment=deployment,
+        request_id=request_id,
+    )
+
+
+def _first_choice(payload: object, request_id: str | None) -> dict[str, object]:
+    problem = None
+    choices: object = None
+    if not isinstance(payload, dict):
+        problem = f"the answer is a JSON {type(payload).__name__}, not an object"
+    else:
+        choices = payload.get("choices")
+        if not isinstance(choices, list) or not choices:
+            problem = "the answer has no choices"
+        elif not all(isinstance(c, dict) and isinstance(c.get("message"), dict) for c in choices):
+            problem = "the answer has a choice without a message"
+    if problem:
+        raise MalformedResponse(
+            f"{problem}; the address may not be a chat completion endpoint",
+            status=200,
+            request_id=request_id,
+            maybe_billed=True,
+        )
+    return cast("list[dict[str, object]]", choices)[0]
+
+
+def read_tokens(usage: object, *, messages: Sequence[Message], text: object) -> TokenCount:
+    """Read the provider's token counts, or estimate them where they are absent or absurd."""
+    if isinstance(usage, dict):
+        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
+        if _is_plausible(prompt) and _is_plausible(completion):
+            details = usage.get("prompt_tokens_details")
+            cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+            return TokenCount(
+                prompt=prompt,
+                completion=completion,
+                cached=cached if _is_plausible(cached) else 0,
+            )
+    return TokenCount(
+        prompt=sum(estimate_tokens(message.get("content")) + 4 for message in messages) + 3,
+        completion=estimate_tokens(text),
+        estimated=True,
+    )
+
+
+def estimate_tokens(content: object) -> int:
+    """Tokens of a message's content by `CHARACTERS_PER_TOKEN`, text parts only."""
+    if isinstance(content, str):
+        return -(-len(content) // CHARACTERS_PER_TOKEN)
+    if isinstance(content, list):
+        return sum(estimate_tokens(p.get("text")) for p in content if isinstance(p, dict))
+    return 0
+
+
+def _is_plausible(count: object) -> TypeGuard[int]:
+    return (
+        isinstance(count, int)
+        and not isinstance(count, bool)
+        and 0 <= count <= MAX_PLAUSIBLE_TOKENS
+    )
+
+
+def to_sdk_object(outcome: Outcome, *, model_class: str) -> Any:
+    """Turn an answered outcome into a ``ChatCompletionAddition``.
+
+    The object is the caller's own: changing it changes no cache.
+    """
+    from lbgpt_pandas.engine.sdk_types import ChatCompletionAddition  # noqa: PLC0415  # openai
+
+    completion = outcome.completion
+    if completion is None or completion.payload is None:
+        raise ValueError("an outcome without a kept payload has no SDK object")
+    return ChatCompletionAddition.construct(
+        **cast("dict[str, Any]", deepcopy(completion.payload)),
+        is_exact=outcome.source is not Source.SEMANTIC_CACHE,
+        is_cached=outcome.source in (Source.EXACT_CACHE, Source.SEMANTIC_CACHE),
+        is_semantic_cached=outcome.source is Source.SEMANTIC_CACHE,
+        model_class=model_class,
+        deployment=outcome.deployment or completion.deployment,
+        attempts=outcome.attempts,
+        latency_s=outcome.latency_s,
+    )

@@ -1,0 +1,66 @@
+"""Single-flight: equal requests that are under way at the same time make one call."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+
+class SingleFlight(Generic[T]):
+    """Calls under way by key, on one event loop."""
+
+    __slots__ = ("_flights",)
+
+    def __init__(self) -> None:
+        self._flights: dict[str, asyncio.Future[T]] = {}
+
+    async def share(self, key: str, work: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
+        """Do `work` for `key`, or wait for whoever is doing it.
+
+        If the leader is cancelled the next waiter takes over; if it fails, all fail alike.
+
+        Parameters
+        ----------
+        key : str
+            What makes two pieces of work equal.
+        work : callable
+            Returns an awaitable; called by the leader only.
+
+        Returns
+        -------
+        result
+            What `work` gave.
+        bool
+            True if this caller did the work itself.
+        """
+        while (flight := self._flights.get(key)) is not None:
+            try:
+                return await asyncio.shield(flight), False
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not flight.cancelled() or (task is not None and task.cancelling()):
+                    raise
+        return await self._lead(key, work), True
+
+    async def _lead(self, key: str, work: Callable[[], Awaitable[T]]) -> T:
+        flight: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._flights[key] = flight
+        try:
+            result = await work()
+        except asyncio.CancelledError:
+            flight.cancel()
+            raise
+        except BaseException as error:
+            flight.set_exception(error)
+            flight.exception()  # read once, so that a flight without waiters is not reported
+            raise
+        else:
+            flight.set_result(result)
+            return result
+        finally:
+            del self._flights[key]

@@ -1,0 +1,264 @@
+"""Runs over many requests: order, bounds, sharing, caching, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lbgpt_pandas.engine.batch import ABORT_AFTER, SPARE_WORKERS, Batch
+from lbgpt_pandas.engine.caches.base import MemoryCache
+from lbgpt_pandas.engine.caches.standard import StandardTier
+from lbgpt_pandas.engine.caching import Caching
+from lbgpt_pandas.engine.errors import (
+    AuthError,
+    BadRequest,
+    ConfigurationError,
+    InvalidInput,
+    NotFound,
+    QuotaExhausted,
+    RunAborted,
+    ServerError,
+)
+from lbgpt_pandas.engine.types import Request, Source
+from lbgpt_pandas.testing import ScriptedGPT
+
+
+def ask(*texts, **params):
+    shared = {"model": "m", **params}
+    return [Request([{"role": "user", "content": text}], shared) for text in texts]
+
+
+def texts(outcomes):
+    return [o.completion.text if o and o.completion else None for o in outcomes]
+
+
+def last_text(request):
+    return request.messages[-1]["content"]
+
+
+def use(mode="use", tier=None):
+    return Caching.of(tier or StandardTier(MemoryCache()), mode)
+
+
+async def test_outcomes_stand_in_the_order_of_the_requests_whatever_finishes_first(clock):
+    engine = ScriptedGPT(
+        lambda r: f"answer {last_text(r)}",
+        latency_s=lambda r: 100 - int(last_text(r)),
+        clock=clock,
+    )
+    outcomes = await Batch(engine, ask(*map(str, range(100))), clock=clock).arun()
+    assert texts(outcomes) == [f"answer {number}" for number in range(100)]
+
+
+async def test_equal_requests_make_one_call_and_say_shared():
+    engine = ScriptedGPT(lambda _: "same")
+    outcomes = await Batch(engine, ask(*["q"] * 500)).arun()
+    assert len(engine.requests) == 1
+    assert texts(outcomes) == ["same"] * 500
+    assert sorted({str(o.source) for o in outcomes}) == ["provider", "shared"]
+
+
+async def test_tasks_and_calls_in_flight_are_bounded(clock):
+    engine = ScriptedGPT(max_parallel_calls=8, latency_s=1.0, clock=clock)
+    engine.proven = True
+    batch = Batch(engine, ask(*map(str, range(1_000))), clock=clock)
+    peak = 0
+
+    async def watch():
+        nonlocal peak
+        while not batch.snapshot().finished:
+            peak = max(peak, len(asyncio.all_tasks()))
+            await asyncio.sleep(0)
+
+    watcher = asyncio.create_task(watch())
+    await batch.arun()
+    await watcher
+    assert engine.in_flight_peak == 8
+    assert peak <= 8 + SPARE_WORKERS + 3
+
+
+async def test_max_parallel_caps_one_run(clock):
+    engine = ScriptedGPT(max_parallel_calls=64, latency_s=1.0, clock=clock)
+    await Batch(engine, ask(*map(str, range(50))), max_parallel=3, clock=clock).arun()
+    assert engine.in_flight_peak == 3
+
+
+async def test_a_second_run_asks_nothing_and_opens_no_client():
+    caching = use()
+    first = ScriptedGPT(lambda r: last_text(r).upper())
+    await Batch(first, ask("a", "b"), caching=caching).arun()
+    second = ScriptedGPT(lambda _: "never")
+    outcomes = await Batch(second, ask("b", "a"), caching=caching).arun()
+    assert texts(outcomes) == ["B", "A"]
+    assert second.requests == []
+    assert {o.source for o in outcomes} == {Source.EXACT_CACHE}
+    assert all(o.attempts == 0 for o in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("mode", "asked_again", "stored"),
+    [("use", 0, "old"), ("read_only", 0, "old"), ("refresh", 1, "new"), ("off", 1, "old")],
+)
+async def test_cache_modes(mode, asked_again, stored):
+    tier = StandardTier(MemoryCache())
+    await Batch(ScriptedGPT("old"), ask("q"), caching=use(tier=tier)).arun()
+    engine = ScriptedGPT("new")
+    outcomes = await Batch(engine, ask("q"), caching=use(mode, tier)).arun()
+    assert len(engine.requests) == asked_again
+    assert texts(outcomes) == ["new" if asked_again else "old"]
+    after = await Batch(ScriptedGPT("none"), ask("q"), caching=use("read_only", tier)).arun()
+    assert texts(after) == [stored]
+
+
+async def test_read_only_stores_nothing():
+    tier = StandardTier(MemoryCache())
+    for _ in range(2):
+        engine = ScriptedGPT("x")
+        await Batch(engine, ask("q"), caching=use("read_only", tier)).arun()
+        assert len(engine.requests) == 1
+
+
+def test_replay_is_refused_until_it_exists():
+    with pytest.raises(ConfigurationError, match="not available in this version"):
+        Caching.of(StandardTier(MemoryCache()), "replay")
+    with pytest.raises(ConfigurationError, match="not known"):
+        Caching.of(None, "usee")
+
+
+async def test_failures_are_not_cached():
+    tier = StandardTier(MemoryCache())
+    script = [BadRequest("no", status=400), "yes"]
+    engine = ScriptedGPT(script)
+    for expected in ([None], ["yes"]):
+        outcomes = await Batch(engine, ask("q"), caching=use(tier=tier)).arun()
+        assert texts(outcomes) == expected
+
+
+async def test_a_wrong_key_costs_one_call():
+    engine = ScriptedGPT(AuthError_for_all)
+    with pytest.raises(AuthError):
+        await Batch(engine, ask(*map(str, range(100)))).arun()
+    assert len(engine.requests) == 1
+
+
+def AuthError_for_all(_request):  # noqa: N802
+    return AuthError("key refused", status=401)
+
+
+async def test_one_unknown_model_among_several_fails_its_row_alone():
+    def reply(request):
+        if request.params["model"] == "none":
+            return NotFound("no such model", status=404)
+        return "ok"
+
+    requests = [*ask("a"), *ask("b", model="none"), *ask("c")]
+    outcomes = await Batch(ScriptedGPT(reply), requests).arun()
+    assert texts(outcomes) == ["ok", None, "ok"]
+
+
+async def test_spent_credit_stops_the_run_and_keeps_what_is_done():
+    tier = StandardTier(MemoryCache())
+
+    def reply(request):
+        if int(last_text(request)) < 30:
+            return "paid"
+        return QuotaExhausted("no credit", status=429, code="insufficient_quota")
+
+    engine = ScriptedGPT(reply, max_parallel_calls=4)
+    batch = Batch(engine, ask(*map(str, range(1_000))), caching=use(tier=tier), max_parallel=4)
+    with pytest.raises(RunAborted, match="no credit") as caught:
+        await batch.arun()
+    assert isinstance(caught.value.__cause__, QuotaExhausted)
+    assert len(engine.requests) <= 30 + 4
+    assert texts(batch.outcomes)[:30] == ["paid"] * 30
+    again = await Batch(ScriptedGPT("x"), ask("0"), caching=use("read_only", tier)).arun()
+    assert texts(again) == ["paid"]
+
+
+async def test_a_template_that_every_row_shares_the_failure_of_stops_the_run():
+    engine = ScriptedGPT(lambda _: BadRequest("bad tool", status=400, code="invalid"))
+    with pytest.raises(RunAborted):
+        await Batch(engine, ask(*map(str, range(1_000))), max_parallel=4).arun()
+    assert ABORT_AFTER <= len(engine.requests) <= ABORT_AFTER + 4
+
+
+async def test_different_failures_do_not_stop_the_run():
+    def reply(request):
+        return BadRequest("no", status=400, code=str(int(last_text(request)) % 2))
+
+    engine = ScriptedGPT(reply)
+    outcomes = await Batch(engine, ask(*map(str, range(60)))).arun()
+    assert len(engine.requests) == 60
+    assert all(o.error for o in outcomes)
+
+
+async def test_stop_on_error_starts_nothing_new():
+    def reply(request):
+        return BadRequest("no", status=400) if last_text(request) == "5" else "ok"
+
+    engine = ScriptedGPT(reply)
+    batch = Batch(engine, ask(*map(str, range(100))), max_parallel=1, stop_on_error=True)
+    outcomes = await batch.arun()
+    assert texts(outcomes[:6]) == ["ok"] * 5 + [None]
+    assert outcomes[6:] == [None] * 94
+
+
+async def test_a_request_without_a_key_fails_alone_and_makes_no_call():
+    engine = ScriptedGPT("ok")
+    outcomes = await Batch(engine, ask("a", "lone \ud800", "c")).arun()
+    assert texts(outcomes) == ["ok", None, "ok"]
+    assert isinstance(outcomes[1].error, InvalidInput)
+    assert len(engine.requests) == 2
+
+
+async def test_a_cancelled_run_keeps_what_is_finished(clock):
+    tier = StandardTier(MemoryCache())
+    engine = ScriptedGPT(latency_s=1.0, max_parallel_calls=10, clock=clock)
+    batch = Batch(engine, ask(*map(str, range(100))), caching=use(tier=tier), clock=clock)
+    run = asyncio.create_task(batch.arun())
+    while batch.snapshot().done < 30:
+        await asyncio.sleep(0)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    done = [number for number, outcome in enumerate(batch.outcomes) if outcome]
+    assert 30 <= len(done) < 60
+    found = await Batch(
+        ScriptedGPT("x"), [batch.requests[number] for number in done], caching=use(tier=tier)
+    ).arun()
+    assert {o.source for o in found} == {Source.EXACT_CACHE}
+    assert batch.snapshot().in_flight == 0
+
+
+async def test_the_snapshot_counts_rows_and_money():
+    engine = ScriptedGPT(lambda r: ServerError("x") if last_text(r) == "b" else "ok",
+                         stop_after_attempts=1)  # fmt: skip
+    batch = Batch(engine, ask("a", "b", "c"), rows_of=[3, 2, 1], failed=4, skipped=5, caching=use())
+    await batch.arun()
+    shot = batch.snapshot()
+    assert (shot.rows, shot.done, shot.failed, shot.skipped) == (15, 4, 2 + 4, 5)
+    assert (shot.shared, shot.cached, shot.settled, shot.finished) == (2, 0, 15, True)
+    assert shot.prompt_tokens > 0
+
+
+async def test_earlier_outcomes_are_kept_and_not_asked():
+    flaky = ScriptedGPT(lambda r: BadRequest("x", status=400) if last_text(r) == "b" else "one")
+    first = Batch(flaky, ask("a", "b", "c"))
+    await first.arun()
+    engine = ScriptedGPT("two")
+    second = Batch(engine, first.requests, earlier=first.outcomes)
+    assert texts(await second.arun()) == ["one", "two", "one"]
+    assert [last_text(request) for request in engine.requests] == ["b"]
+
+
+async def test_a_defect_in_the_engine_is_raised_not_swallowed():
+    def reply(_):
+        raise ZeroDivisionError("a bug in the script")
+
+    with pytest.raises(ZeroDivisionError):
+        await Batch(ScriptedGPT(reply), ask("a", "b")).arun()
+
+
+async def test_an_empty_run_does_nothing():
+    assert await Batch(ScriptedGPT("x"), []).arun() == []

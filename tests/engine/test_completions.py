@@ -1,0 +1,112 @@
+"""What a status 200 may carry, and what becomes of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbgpt_pandas.engine.completions import read_completion, read_tokens, to_sdk_object
+from lbgpt_pandas.engine.errors import ContentFiltered, MalformedResponse
+from lbgpt_pandas.engine.types import Outcome, Source, TokenCount
+
+MESSAGES = [{"role": "user", "content": "12345678"}]
+
+
+def payload(**changes):
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"role": "assistant", "content": "hello"},
+    }
+    return {
+        "id": "c1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m-1",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
+    } | changes
+
+
+def read(body):
+    return read_completion(body, messages=MESSAGES, deployment="d")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        None,
+        [],
+        {},
+        "<html></html>",
+        {"choices": []},
+        {"choices": None},
+        {"choices": [{}]},
+        {"choices": ["x"]},
+        {"choices": [{"message": None}]},
+        {"error": {"message": "no"}},
+    ],
+)
+def test_a_200_that_is_no_completion_is_malformed(body):
+    with pytest.raises(MalformedResponse) as caught:
+        read(body)
+    assert caught.value.maybe_billed
+
+
+def test_a_completion_is_read():
+    completion = read(payload())
+    assert completion.text == "hello"
+    assert completion.finish_reason == "stop"
+    assert completion.tokens == TokenCount(7, 2)
+    assert completion.model == "m-1"
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [None, {}, {"prompt_tokens": -1, "completion_tokens": 2}, {"prompt_tokens": True}, "x",
+     {"prompt_tokens": 10**12, "completion_tokens": 1}, {"prompt_tokens": "7"}],
+)  # fmt: skip
+def test_absent_or_absurd_usage_is_estimated_and_flagged(usage):
+    tokens = read(payload(usage=usage)).tokens
+    assert tokens == TokenCount(prompt=8 // 4 + 4 + 3, completion=2, estimated=True)
+
+
+def test_provider_cached_tokens_are_a_part_of_the_prompt():
+    usage = {
+        "prompt_tokens": 10,
+        "completion_tokens": 1,
+        "prompt_tokens_details": {"cached_tokens": 8},
+    }
+    tokens = read_tokens(usage, messages=MESSAGES, text="")
+    assert (tokens.prompt, tokens.cached, tokens.total) == (10, 8, 11)
+
+
+def test_a_filtered_answer_is_an_error_and_a_refusal_is_an_answer():
+    filtered = payload()
+    filtered["choices"][0]["finish_reason"] = "content_filter"
+    with pytest.raises(ContentFiltered):
+        read(filtered)
+    refused = payload()
+    refused["choices"][0]["message"] = {"role": "assistant", "content": None, "refusal": "I won't"}
+    assert read(refused).text == "I won't"
+
+
+def test_the_sdk_object_has_the_flags_and_is_the_callers_own():
+    completion = read(payload(unknown_field=[1]))
+    outcome = Outcome(
+        completion, None, Source.EXACT_CACHE, "k", attempts=0, latency_s=0.0, deployment=""
+    )
+    answer = to_sdk_object(outcome, model_class="ChatGPT")
+    assert answer.choices[0].message.content == "hello"
+    assert (answer.is_cached, answer.is_exact, answer.is_semantic_cached) == (True, True, False)
+    assert (answer.model_class, answer.deployment) == ("ChatGPT", "d")
+    answer.choices[0].message.content = "changed"
+    answer.unknown_field.append(2)
+    assert completion.payload["choices"][0]["message"]["content"] == "hello"
+    assert completion.payload["unknown_field"] == [1]
+
+
+def test_dropping_the_payload_keeps_the_figures():
+    completion = read_completion(payload(), messages=MESSAGES, deployment="d", keep_payload=False)
+    assert completion.payload is None
+    assert completion.text == "hello"

@@ -1,0 +1,58 @@
+"""How engines are made, and which addresses they accept."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbgpt_pandas.engine.errors import ConfigurationError
+from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT
+
+KEY = "sk-CANARY0123456789abcdef"
+
+
+def test_no_key_says_what_to_do():
+    with pytest.raises(ConfigurationError, match=r"OPENAI_API_KEY.*local"):
+        ChatGPT()
+    with pytest.raises(ConfigurationError, match="azure_ad_token_provider"):
+        AzureGPT(None, "https://x.openai.azure.com", {})
+
+
+def test_the_environment_is_read_once_at_construction(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://proxy.example/v1")
+    assert ChatGPT().family == "proxy.example"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "family"),
+    [
+        (None, "openai"),
+        ("https://api.openai.com/v1", "openai"),
+        ("http://127.0.0.1:8000/v1", "127.0.0.1:8000"),
+        ("http://localhost:1/v1", "localhost:1"),
+        ("https://api.example/v1", "api.example"),
+    ],
+)
+def test_the_family_keeps_other_servers_apart(base_url, family):
+    assert ChatGPT(KEY, base_url=base_url).family == family
+
+
+def test_azure_and_openai_are_one_family():
+    assert AzureGPT(KEY, "https://x.openai.azure.com", {"m": "d"}).family == ChatGPT(KEY).family
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.5:8000/v1", "http://api.example/v1", "example/v1"])
+def test_a_key_is_not_sent_unencrypted(url):
+    with pytest.raises(ConfigurationError, match="https"):
+        ChatGPT(KEY, base_url=url)
+    with pytest.raises(ConfigurationError, match="https"):
+        AzureGPT(KEY, url, {})
+
+
+def test_a_server_without_keys_may_be_anywhere():
+    assert ChatGPT("EMPTY", base_url="http://10.0.0.5:8000/v1").family == "10.0.0.5:8000"
+
+
+def test_misspelt_settings_are_refused():
+    with pytest.raises(TypeError):
+        ChatGPT(KEY, max_paralel_calls=3)
