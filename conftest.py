@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import os
 import sys
@@ -62,8 +63,9 @@ def _at_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 @pytest.fixture(autouse=True)
 def _fresh_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what other tests configured and ran."""
-    monkeypatch.setattr("lbgpt_pandas.settings._session", None)
-    monkeypatch.setattr("lbgpt_pandas.runs._last", None)
+    # The function lb.settings hides the module of the same name from attribute access.
+    monkeypatch.setattr(importlib.import_module("lbgpt_pandas.settings"), "_session", None)
+    monkeypatch.setattr(importlib.import_module("lbgpt_pandas.runs"), "_last", None)
 
 
 @pytest.fixture(autouse=True)

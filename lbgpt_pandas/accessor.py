@@ -247,15 +247,23 @@ def check_params(params: Mapping[str, object]) -> None:
             raise ConfigurationError("stream= makes no sense for a column; leave it out")
         if name in PRIVATE_KEYS or name in PROVIDER_KEYWORDS:
             continue
-        close = difflib.get_close_matches(name, OWN_KEYWORDS, n=1, cutoff=OWN_CUTOFF)
-        close = close or difflib.get_close_matches(
-            name, PROVIDER_KEYWORDS, n=1, cutoff=PROVIDER_CUTOFF
-        )
+        close = _nearest(name)
         if close:
             raise TypeError(
-                f"unexpected keyword {name!r}; did you mean {close[0]!r}? If the provider really "
+                f"unexpected keyword {name!r}; did you mean {close!r}? If the provider really "
                 f"takes {name!r}, give it in extra_body={{{name!r}: ...}}"
             )
+
+
+def _nearest(name: str) -> str | None:
+    """The keyword that `name` is most likely a misspelling of, if there is one."""
+    close = [
+        *difflib.get_close_matches(name, OWN_KEYWORDS, n=1, cutoff=OWN_CUTOFF),
+        *difflib.get_close_matches(name, PROVIDER_KEYWORDS, n=1, cutoff=PROVIDER_CUTOFF),
+    ]
+    return max(
+        close, key=lambda word: difflib.SequenceMatcher(None, word, name).ratio(), default=None
+    )
 
 
 def _warn_of_shared_samples(plan: RowPlan, params: Mapping[str, object], duplicates: str) -> None:

@@ -32,19 +32,19 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 before = set(sys.modules)
 started = time.perf_counter()
-import {module}
+import MODULE
 seconds = time.perf_counter() - started
-print(json.dumps({{
-    "modules": sorted({{name.partition(".")[0] for name in set(sys.modules) - before}}),
+print(json.dumps({
+    "modules": sorted({name.partition(".")[0] for name in set(sys.modules) - before}),
     "seen": seen,
     "threads": threading.active_count(),
     "seconds": seconds,
-}}))
+}))
 """
 
 
 def probe(module: str) -> dict[str, Any]:
-    command = [sys.executable, "-c", PROBE.format(module=module)]
+    command = [sys.executable, "-c", PROBE.replace("MODULE", module)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     found = json.loads(done.stdout)
     assert isinstance(found, dict)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine import pricing
+from lbgpt_pandas.engine.attempts import Attempts, Trail
 from lbgpt_pandas.engine.batch import Batch
 from lbgpt_pandas.engine.caches.base import MemoryCache, adapt
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import NO_CACHING, Caching
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
-from lbgpt_pandas.engine.completions import read_completion, to_sdk_object
-from lbgpt_pandas.engine.errors import ConfigurationError, RequestError, Timeout
+from lbgpt_pandas.engine.completions import to_sdk_object
+from lbgpt_pandas.engine.errors import ConfigurationError, RequestError
 from lbgpt_pandas.engine.keys import KeyMaker
 from lbgpt_pandas.engine.portal import run_sync
-from lbgpt_pandas.engine.retry import retry_policy
 from lbgpt_pandas.engine.session import Session
 from lbgpt_pandas.engine.types import Outcome, Request, Source, UsageStats
 from lbgpt_pandas.engine.usage import UsageLog
@@ -35,16 +34,6 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.types import Completion, Usage
 
 ATTEMPT_TIMEOUT_S = 120.0
-TOTAL_TIMEOUT_S = 900.0
-
-
-@dataclass(slots=True)
-class _Trail:
-    """What has happened to a request so far."""
-
-    attempts: int = 0
-    latency_s: float = 0.0
-    maybe_billed: bool = False
 
 
 class _BaseGPT(ABC):
@@ -107,19 +96,23 @@ class _BaseGPT(ABC):
         if stop_after_attempts is not None:
             _check_at_least_one("stop_after_attempts", stop_after_attempts)
         self.max_parallel_calls = max_parallel_calls
-        self.stop_after_attempts = stop_after_attempts
         self.stop_on_exception = stop_on_exception
         self.tools = list(tools) if tools else None
         self.name = name or type(self).__name__
-        self.request_timeout = request_timeout
         self.clock = clock
         self.has_cache = cache is not None
         self.tier: StandardTier | None = None
         if cache is not None or auto_cache:
             self.tier = StandardTier(MemoryCache() if cache is None else adapt(cache), clock=clock)
         self.proven = False
-        self._random = random.Random()  # noqa: S311  # jitter, not a secret
         self._usage = UsageLog(clock=clock, size=max_usage_cache_size)
+        self._attempts = Attempts(
+            deployment=self.name,
+            clock=clock,
+            usage=self._usage,
+            timeout_s=request_timeout,
+            stop_after=stop_after_attempts,
+        )
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
         self._lock = threading.Lock()
 
@@ -210,11 +203,11 @@ class _BaseGPT(ABC):
         return outcome if led else replace(outcome, source=Source.SHARED, attempts=0)
 
     async def _ask(self, session: Session, request: Request, key: str, caching: Caching) -> Outcome:
-        trail = _Trail()
+        trail = Trail()
         completion: Completion | None = None
         failure: RequestError | None = None
         try:
-            completion = await self._attempt_until_done(session, request, trail)
+            completion = await self._attempts.until_done(session, request, trail)
         except RequestError as error:
             failure = error
         else:
@@ -231,63 +224,6 @@ class _BaseGPT(ABC):
             maybe_billed=trail.maybe_billed,
             price_usd=self.price_usd(completion) if completion else None,
         )
-
-    async def _attempt_until_done(
-        self, session: Session, request: Request, trail: _Trail
-    ) -> Completion:
-        try:
-            return await self._attempt(session, request, trail)
-        except RequestError as error:
-            first: RequestError | None = error
-        policy = retry_policy(
-            clock=self.clock,
-            stop_after_attempts=self.stop_after_attempts,
-            total_s=TOTAL_TIMEOUT_S,
-            random=self._random,
-        )
-        async for attempt in policy:
-            with attempt:
-                if first is not None:
-                    # The policy is only consulted once something went wrong.
-                    known, first = first, None
-                    raise known
-                return await self._attempt(session, request, trail)
-        raise AssertionError("a retry policy ends by returning or raising")
-
-    async def _attempt(self, session: Session, request: Request, trail: _Trail) -> Completion:
-        reservation = await session.limit.acquire()
-        try:
-            trail.attempts += 1
-            started, sent_at = self.clock.wall(), self.clock.monotonic()
-            reply = await self._send(session, request)
-            completion = read_completion(
-                reply.payload,
-                messages=request.messages,
-                deployment=self.name,
-                request_id=reply.request_id,
-            )
-            trail.latency_s = self.clock.monotonic() - sent_at
-            reservation.commit(completion.tokens)
-        except RequestError as error:
-            trail.maybe_billed |= error.maybe_billed
-            raise
-        finally:
-            reservation.cancel()
-        self._usage.add(completion.tokens, started=started, attempt=trail.attempts)
-        return completion
-
-    async def _send(self, session: Session, request: Request) -> Any:
-        seconds = request.options.get("request_timeout", self.request_timeout)
-        timeout = float(seconds) if isinstance(seconds, int | float) else None
-        try:
-            async with asyncio.timeout(timeout):
-                return await session.transport.chat(request, timeout=timeout)
-        except TimeoutError:
-            raise Timeout(
-                f"no complete answer within {timeout:g} s; give request_timeout= for more",
-                code="attempt_timeout",
-                maybe_billed=True,
-            ) from None
 
     async def _store(
         self,
@@ -335,8 +271,8 @@ class _BaseGPT(ABC):
         wanted = self.prepare(Request.from_keywords(request))
         async with self:
             session = self._sessions[asyncio.get_running_loop()]
-            trail = _Trail()
-            completion = await self._attempt(session, wanted, trail)
+            trail = Trail()
+            completion = await self._attempts.once(session, wanted, trail)
         outcome = Outcome(
             completion, None, Source.PROVIDER, "", trail.attempts, trail.latency_s, self.name
         )
@@ -366,8 +302,7 @@ class _BaseGPT(ABC):
             The last error, once no attempt is left.
         """
         batch = self._batch([content], use_cache=use_cache)
-        outcome = (await batch.arun())[0]
-        return self._raise_or_convert(outcome)
+        return self._answers(await batch.arun(), strict=True)[0]
 
     async def achat_completion_list(
         self,
@@ -396,7 +331,7 @@ class _BaseGPT(ABC):
         """
         batch = self._batch(requests)
         async with drawn(open_view(show_progress), batch.snapshot):
-            return self._collect(await batch.arun())
+            return self._answers(await batch.arun(), strict=self.stop_on_exception)
 
     def chat_completion_list(
         self,
@@ -406,9 +341,10 @@ class _BaseGPT(ABC):
         """Answer many requests; see `achat_completion_list`."""
         batch, view = self._batch(requests), open_view(show_progress)
         try:
-            return self._collect(run_sync(batch.arun(), tick=lambda: view.update(batch.snapshot())))
+            outcomes = run_sync(batch.arun(), tick=lambda: view.update(batch.snapshot()))
         finally:
             close_quietly(view, batch.snapshot())
+        return self._answers(outcomes, strict=self.stop_on_exception)
 
     def _batch(self, requests: Sequence[Mapping[str, object]], *, use_cache: bool = True) -> Batch:
         return Batch(
@@ -420,21 +356,16 @@ class _BaseGPT(ABC):
             clock=self.clock,
         )
 
-    def _collect(self, outcomes: Sequence[Outcome | None]) -> list[Any]:
-        if self.stop_on_exception:
+    def _answers(self, outcomes: Sequence[Outcome | None], *, strict: bool) -> list[Any]:
+        if strict:
             for outcome in outcomes:
                 if outcome is not None and outcome.error is not None:
                     raise outcome.error
+        kind = type(self).__name__
         return [
-            self._raise_or_convert(outcome) if outcome and outcome.completion else None
+            to_sdk_object(outcome, model_class=kind) if outcome and outcome.completion else None
             for outcome in outcomes
         ]
-
-    def _raise_or_convert(self, outcome: Outcome | None) -> Any:
-        if outcome is not None and outcome.error is not None:
-            raise outcome.error
-        assert outcome is not None  # noqa: S101  # a batch that was not stopped settles all
-        return to_sdk_object(outcome, model_class=type(self).__name__)
 
     # Usage
 

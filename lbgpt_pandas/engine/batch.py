@@ -122,6 +122,7 @@ class Batch:
         self._keep_payloads = keep_payloads
         self._clock = clock
         self._keys: list[str] = [""] * len(requests)
+        self._followers: dict[int, list[int]] = {}
         self._fatal: RequestError | None = None
         self._stopped = self._finished = False
         self._started_at: float | None = None
@@ -156,7 +157,7 @@ class Batch:
             misses = await self._look_up()
             if misses:
                 async with self.engine:
-                    await self._ask(misses)
+                    await self._ask(self._leaders(misses))
         finally:
             self._elapsed_s = self._clock.monotonic() - self._started_at
             self._finished = True
@@ -246,6 +247,15 @@ class Batch:
             price_usd=self.engine.price_usd(completion),
         )
 
+    def _leaders(self, misses: list[int]) -> list[int]:
+        """Keep one of equal requests; the others follow it."""
+        leaders: dict[str, int] = {}
+        for number in misses:
+            leader = leaders.setdefault(self._keys[number], number)
+            if leader != number:
+                self._followers.setdefault(leader, []).append(number)
+        return list(leaders.values())
+
     async def _ask(self, misses: list[int]) -> None:
         queue = iter(misses)
         if not self.engine.proven:
@@ -274,10 +284,13 @@ class Batch:
             finally:
                 self._in_flight -= 1
             self._settle(number, outcome)
+            for follower in self._followers.pop(number, ()):
+                self._settle(follower, replace(outcome, source=Source.SHARED, attempts=0))
 
     def _settle(self, number: int, outcome: Outcome) -> None:
-        if outcome.completion is not None and not self._keep_payloads:
-            outcome = replace(outcome, completion=replace(outcome.completion, payload=None))
+        completion = outcome.completion
+        if completion is not None and completion.payload is not None and not self._keep_payloads:
+            outcome = replace(outcome, completion=replace(completion, payload=None))
         self.outcomes[number] = outcome
         rows = self.rows_of[number]
         self._retries += max(0, outcome.attempts - 1)

@@ -34,6 +34,7 @@ _DEPTH = 5
 _NAME_FIELDS = frozenset(
     {"code", "type", "status", "reason", "error_code", "error_type", "limit_source"}
 )
+_TELLING_FIELDS = ("error_code", "reason", "error_type", "limit_source")
 _QUOTA_FIELDS = frozenset({"quotaId", "quota_limit"})
 _DELAY_FIELDS = frozenset({"retryDelay", "retry_after_seconds"})
 _MESSAGE_FIELDS = ("message", "detail", "error_description", "msg", "title")
@@ -314,7 +315,7 @@ def _code_of(error: Mapping[str, object]) -> str | None:
     candidates = [error.get("code")]
     for inner in (error.get("details"), error.get("metadata")):
         if isinstance(inner, Mapping):
-            candidates += [inner.get(name) for name in ("error_code", "reason", "error_type")]
+            candidates += [inner.get(name) for name in _TELLING_FIELDS]
     candidates += [error.get("type"), error.get("status")]
     words = [str(word) for word in candidates if isinstance(word, str | int) and word]
     best = next((word for word in words if not word.isdigit()), words[0] if words else None)

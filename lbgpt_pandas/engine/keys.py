@@ -62,7 +62,7 @@ _OPEN_SAMPLE_ZERO = b',"sample":0}'
 class KeyMaker:
     """Makes the keys of all requests that share parameters and options.
 
-    What they share is written and hashed once, here; a key then costs about 2 µs.
+    What they share is written and hashed once, here; a key then costs 1 to 2 µs.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class KeyMaker:
     >>> maker = KeyMaker(family="openai", model_alias=None, params={"model": "gpt-4o-mini"})
     >>> key = maker.key([{"role": "user", "content": "Hi"}])
     >>> key[:7], len(key)
-    ('v1:2eb4', 67)
+    ('v1:112b', 67)
     """
 
     __slots__ = ("_prefix",)
@@ -232,7 +232,7 @@ def _in_key(name: str, value: object, key_ignore: frozenset[str]) -> bool:
 def _is_absent(value: object) -> bool:
     # The SDK's NOT_GIVEN and omit, told by their name because the SDK may not be loaded.
     kind = type(value)
-    return kind.__name__ in {"NotGiven", "Omit"} and kind.__module__.startswith("openai.")
+    return kind.__name__ in {"NotGiven", "Omit"} and kind.__module__.partition(".")[0] == "openai"
 
 
 def _messages(messages: Sequence[Message] | str) -> bytes:

@@ -8,117 +8,25 @@ and none of them needs the caller's own loop to be free, patched, or even there.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import concurrent.futures as cf
-import os
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lbgpt_pandas.engine.interrupts import Watch
+from lbgpt_pandas.engine.loop import current_engine, engine_loop, is_on_engine, running_loop
 from lbgpt_pandas.engine.nesting import make_reentrant, nesting_module, run_nested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-THREAD_NAME = "lbgpt-engine"
-STOP_S = 0.5
-"""Seconds that pending work gets for its ``finally`` blocks when the interpreter exits."""
+    from lbgpt_pandas.engine.loop import Engine
+
+__all__ = ["Job", "engine_loop", "run_async", "run_sync", "use_nested"]
 
 T = TypeVar("T")
 
 
-class _Engine:
-    """The loop, its thread, and the jobs that are still owed an answer."""
-
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-        self.loop = asyncio.new_event_loop()
-        self.jobs: set[Job[Any]] = set()
-        self._stopping = False
-        self.thread = threading.Thread(target=self._serve, name=THREAD_NAME, daemon=True)
-        self.thread.start()
-
-    def is_usable(self) -> bool:
-        return self.pid == os.getpid() and self.thread.is_alive() and not self._stopping
-
-    def stop(self) -> None:
-        self._stopping = True
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(timeout=2 * STOP_S)
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        try:
-            while not self._stopping:
-                # asyncio lets these two out of the loop although the task holds them already;
-                # they belong to the job that raised them, the others go on.
-                with suppress(KeyboardInterrupt, SystemExit):
-                    self.loop.run_forever()
-            with suppress(KeyboardInterrupt, SystemExit):
-                self._wind_down()
-        finally:
-            self.loop.close()
-            for job in list(self.jobs):
-                job.abandon()
-
-    def _wind_down(self) -> None:
-        deadline = self.loop.time() + STOP_S
-        while (tasks := asyncio.all_tasks(self.loop)) and self.loop.time() < deadline:
-            for task in tasks:
-                task.cancel()
-            self.loop.run_until_complete(
-                asyncio.wait(tasks, timeout=max(0.0, deadline - self.loop.time()))
-            )
-        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-
-
-_lock = threading.Lock()
-_engine: _Engine | None = None
-_inherited: list[_Engine] = []
 _is_nested = False
-
-
-def _current_engine() -> _Engine:
-    global _engine  # noqa: PLW0603  # one per process by definition
-    with _lock:
-        if _engine is None or not _engine.is_usable():
-            _engine = _Engine()
-        return _engine
-
-
-def _forget_after_fork() -> None:
-    global _engine, _lock  # noqa: PLW0603  # the parent's thread does not exist in the child
-    _lock = threading.Lock()
-    if _engine is not None:
-        # Never collected: closing the parent's loop here would unregister the parent's sockets,
-        # because both processes share one epoll object.
-        _inherited.append(_engine)
-        _engine = None
-
-
-def _stop() -> None:
-    """Cancel everything, wait for the ``finally`` blocks, close the loop, join the thread."""
-    engine = _engine
-    if engine is not None and engine.is_usable():
-        engine.stop()
-
-
-atexit.register(_stop)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
-
-
-def engine_loop() -> asyncio.AbstractEventLoop:
-    """Return the running event loop of the engine, starting it if there is none.
-
-    Returns
-    -------
-    asyncio.AbstractEventLoop
-        The same loop for the life of the process. A new one after a fork, and after the old
-        one's thread has ended.
-    """
-    return _current_engine().loop
 
 
 class Job(Generic[T]):
@@ -127,18 +35,15 @@ class Job(Generic[T]):
     Parameters
     ----------
     coro : coroutine
-        What to run. It sees the context variables of the thread that made the job.
+        What to run. It sees the context variables of the thread that starts it.
+    start : bool, default True
+        Start at once; otherwise :meth:`start` does.
 
     Attributes
     ----------
     done : concurrent.futures.Future
         The result or exception; ``asyncio.CancelledError`` if the job was cancelled. Its own
         ``cancel`` does nothing, use :meth:`cancel`.
-
-    Raises
-    ------
-    RuntimeError
-        If the interpreter is shutting down and no loop can be started.
 
     Examples
     --------
@@ -148,33 +53,45 @@ class Job(Generic[T]):
     42
     """
 
-    def __init__(self, coro: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, coro: Coroutine[Any, Any, T], *, start: bool = True) -> None:
         self.done: cf.Future[T] = cf.Future()
         # A running future refuses to be cancelled from outside, where the work would go on.
         self.done.set_running_or_notify_cancel()
         self._coro: Coroutine[Any, Any, T] | None = coro
         self._task: asyncio.Task[T] | None = None
-        self._is_cancelled = False
+        self._engine: Engine | None = None
+        if start:
+            self.start()
+
+    def start(self) -> None:
+        """Hand the coroutine to the engine loop; returns at once.
+
+        Raises
+        ------
+        RuntimeError
+            If the interpreter is shutting down and no loop can be started.
+        """
         try:
-            self._engine = _current_engine()
-            self._engine.jobs.add(self)
+            self._engine = current_engine()
+            self._engine.waiting.add(self)
             # The handle copies the caller's context, and the task that it makes copies that.
-            self._engine.loop.call_soon_threadsafe(self._start)
+            self._engine.loop.call_soon_threadsafe(self._begin)
         except RuntimeError:
-            coro.close()
+            self.abandon()
             raise
 
     def cancel(self) -> None:
         """Cancel the work; does nothing once it is done. Returns at once."""
-        self._is_cancelled = True
+        if self._engine is None:
+            self.abandon()
+            return
         with suppress(RuntimeError):  # the loop is closed, and with it the job
             self._engine.loop.call_soon_threadsafe(self._cancel_task)
 
-    def _start(self) -> None:
-        if self._is_cancelled or self._coro is None:
-            self.abandon()
+    def _begin(self) -> None:
+        if self._coro is None:  # cancelled before its start
             return
-        self._task = self._engine.loop.create_task(self._coro)
+        self._task = asyncio.get_running_loop().create_task(self._coro)
         self._coro = None
         self._task.add_done_callback(self._finish)
 
@@ -183,10 +100,8 @@ class Job(Generic[T]):
             self._task.cancel()
 
     def _finish(self, task: asyncio.Task[T]) -> None:
-        self._engine.jobs.discard(self)
+        self._sign_off()
         self._task = None
-        if self.done.done():
-            return
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             self.done.set_exception(error)
@@ -195,12 +110,16 @@ class Job(Generic[T]):
 
     def abandon(self) -> None:
         """End the job as cancelled without waiting for its work; for the engine at its end."""
-        self._engine.jobs.discard(self)
+        self._sign_off()
         if self._coro is not None:
             self._coro.close()
             self._coro = None
         if not self.done.done():
             self.done.set_exception(asyncio.CancelledError())
+
+    def _sign_off(self) -> None:
+        if self._engine is not None:
+            self._engine.waiting.discard(self)
 
 
 def run_sync(
@@ -242,7 +161,8 @@ def run_sync(
     KeyboardInterrupt
         After Ctrl-C or the notebook's stop button, once the work has stopped; on the second
         press at once. Only the main thread is interrupted, and a SIGINT handler that somebody
-        else installed is left alone.
+        else installed is left alone. ``asyncio.run`` and a notebook cell with an ``await`` in it
+        install one; there a press is heard when the call is over, so await the async twin.
     RuntimeError
         If called on the engine loop itself, which would wait for itself for ever.
     ConfigurationError
@@ -257,14 +177,13 @@ def run_sync(
     >>> run_sync(answer())
     42
     """
-    running = _running_loop()
-    engine = _engine
-    if engine is not None and running is engine.loop:
+    if is_on_engine():
         coro.close()
         raise RuntimeError(
             "a sync method was called from a coroutine of the engine itself, where it would wait "
             "for ever; await its async twin (acomplete, achat_completion_list) instead"
         )
+    running = running_loop()
     with Watch(tick=tick, interval=interval, grace=grace, on_interrupt=on_interrupt) as watch:
         if _is_nested and running is not None:
             return run_nested(coro, running, watch)
@@ -292,8 +211,7 @@ async def run_async(coro: Coroutine[Any, Any, T], *, grace: float = 0.5) -> T:
     BaseException
         Whatever the coroutine raised.
     """
-    engine = _engine
-    if _is_nested or (engine is not None and asyncio.get_running_loop() is engine.loop):
+    if _is_nested or is_on_engine():
         return await coro
     job = Job(coro)
     done = asyncio.wrap_future(job.done)
@@ -313,15 +231,8 @@ async def run_async(coro: Coroutine[Any, Any, T], *, grace: float = 0.5) -> T:
         del job, done  # the traceback's frame must not hold the exception, as in _wait
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 def _wait(coro: Coroutine[Any, Any, T], watch: Watch) -> T:
-    job = Job(coro)
+    job = Job(coro, start=False)
     try:
         _follow(job, watch)
         if not job.done.done():
@@ -335,6 +246,7 @@ def _wait(coro: Coroutine[Any, Any, T], watch: Watch) -> T:
 
 def _follow(job: Job[T], watch: Watch) -> None:
     try:
+        job.start()  # in here, so that a foreign handler's exception never leaves it running
         while True:
             # Never result(timeout=...): its TimeoutError is the class that a provider's
             # time-out has, and would read as "not done yet" for ever.
@@ -368,7 +280,7 @@ def use_nested(enabled: bool) -> None:  # noqa: FBT001  # a switch has one argum
     """
     global _is_nested  # noqa: PLW0603  # asyncio is patched for the process, so is the mode
     if enabled:
-        running = _running_loop()
+        running = running_loop()
         if running is None:
             nesting_module()
         else:

@@ -129,7 +129,8 @@ class TqdmView:
                 unit="row",
                 dynamic_ncols=True,
                 initial=snapshot.settled,
-                **_output(),
+                # A notebook paints stderr red, as if the run had failed.
+                file=sys.stdout if in_kernel() else sys.stderr,
             )
             bar.start_t -= snapshot.elapsed_s
         # Rows that cost no call say nothing about how long the others will take.
@@ -217,11 +218,6 @@ def _bar_class() -> MakeBar:
     from tqdm.std import tqdm  # noqa: PLC0415  # 20 ms that a run without a bar need not pay
 
     return tqdm
-
-
-def _output() -> dict[str, object]:
-    # A notebook paints stderr red, as if the run had failed.
-    return {"file": sys.stdout} if in_kernel() else {}
 
 
 def _is_terminal() -> bool:

@@ -19,10 +19,7 @@ from lbgpt_pandas.engine.errors import InvalidInput
 
 # Field names that mean nothing special, so that plain JSON is the reference.
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=6).filter(
-    lambda name: (
-        name
-        not in {"schema", "parameters", "properties", "url", "data", "content"}
-    )
+    lambda name: name not in {"schema", "parameters", "properties", "url", "data", "content"}
 )
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SCALARS = (
@@ -267,9 +264,7 @@ BASE64 = base64.b64encode(PNG).decode()
 
 
 def image(url: object, **more: object) -> str:
-    return canonical_json(
-        {"content": [{"type": "image_url", "image_url": {"url": url, **more}}]}
-    )
+    return canonical_json({"content": [{"type": "image_url", "image_url": {"url": url, **more}}]})
 
 
 def test_an_image_is_the_digest_of_its_bytes():
@@ -308,9 +303,9 @@ def test_a_remote_image_stays_its_address():
     assert '"url":"https://example.org/a.png?v=1"' in image("https://example.org/a.png?v=1")
 
 
-@pytest.mark.parametrize("url", ["data:", "data:image/png;base64,%%%", "data:image/png;base64,ab"])
+@pytest.mark.parametrize("url", ["data:", "data:image/png", "data:image/png;base64,%%%"])
 def test_a_broken_data_url_stays_its_text(url):
-    assert (json.dumps(url) in image(url)) == (url[-2:] != "ab")
+    assert json.dumps(url) in image(url)
 
 
 def test_a_percent_encoded_image_is_the_digest_of_its_bytes():

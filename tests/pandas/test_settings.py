@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 
 import pandas as pd
 import pytest
 
 import lbgpt_pandas as lb
-from lbgpt_pandas import settings as settings_module
 from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT, LocalGPT
 from lbgpt_pandas.settings import resolve_engine
 from lbgpt_pandas.testing import ScriptedGPT
@@ -18,9 +18,8 @@ FRAME = pd.DataFrame({"t": ["a"]})
 
 
 @pytest.fixture(autouse=True)
-def fresh_session(monkeypatch):
-    monkeypatch.setattr(settings_module, "_session", None)
-    monkeypatch.setattr(settings_module, "_engines", {})
+def no_engines(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("lbgpt_pandas.settings"), "_engines", {})
 
 
 def test_configure_changes_only_what_is_given():

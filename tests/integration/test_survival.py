@@ -1,0 +1,84 @@
+"""What is paid for survives: a killed process, a fork, another process on the same cache."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+import lbgpt_pandas as lb
+from lbgpt_pandas.testing import FakeProvider
+
+pytestmark = pytest.mark.process
+
+ROWS = 2_000
+IN_FLIGHT = 32
+KEY = "sk-CANARY0123456789"
+
+SCRIPT = """
+import sys
+import pandas as pd
+import lbgpt_pandas as lb
+
+base_url, directory, rows = sys.argv[1], sys.argv[2], int(sys.argv[3])
+engine = lb.ChatGPT("sk-CANARY0123456789", base_url=base_url, max_parallel_calls=32)
+frame = pd.DataFrame({"text": [f"row {number}" for number in range(rows)]})
+with lb.using(cache=directory, progress=False):
+    answers = frame.lbgpt.complete("{text}", model="gpt-4o-mini", engine=engine)
+print(answers.eq("A:" + frame["text"]).all(), flush=True)
+"""
+
+
+def start(server, directory, rows=ROWS):
+    arguments = [sys.executable, "-c", SCRIPT, server.base_url, str(directory), str(rows)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_run_asks_only_for_what_was_in_flight(tmp_path):
+    with FakeProvider(latency_s=0.02) as server:
+        first = start(server, tmp_path / "cache")
+        deadline = time.monotonic() + 60
+        while len(server.requests) < ROWS // 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        before = len(server.requests)
+        assert ROWS // 2 <= before < ROWS
+        second = start(server, tmp_path / "cache")
+        output, _ = second.communicate(timeout=60)
+        assert output.strip() == "True"
+        # A call that the server counted when the process died may have been cut off.
+        assert ROWS <= len(server.requests) <= ROWS + 2 * IN_FLIGHT
+
+
+def test_two_processes_share_a_cache_and_agree(tmp_path):
+    with FakeProvider(latency_s=0.005) as server:
+        processes = [start(server, tmp_path / "cache", rows=300) for _ in range(2)]
+        for process in processes:
+            output, _ = process.communicate(timeout=60)
+            assert output.strip() == "True"
+        assert len(server.requests) <= 2 * 300
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_the_engine_works_in_a_forked_child_and_afterwards_in_the_parent():
+    with FakeProvider() as server:
+        engine = lb.ChatGPT(KEY, base_url=server.base_url)
+
+        def ask(text):
+            frame = pd.DataFrame({"t": [text]})
+            return frame.lbgpt.complete("{t}", model="gpt-4o-mini", engine=engine).iloc[0]
+
+        assert ask("before") == "A:before"
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if ask("child") == "A:child" and ask("before") == "A:before" else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert ask("after") == "A:after"
+        assert len(server.requests) == 3
