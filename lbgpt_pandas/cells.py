@@ -129,7 +129,7 @@ def _(value: dt.date | dt.time) -> str:
 
 @cell_text.register
 def _(value: dt.timedelta) -> str:
-    return str(pd.Timedelta(value))
+    return str(value if isinstance(value, pd.Timedelta) else pd.Timedelta(value))
 
 
 @cell_text.register(Mapping)
@@ -254,6 +254,9 @@ def column_values(array: ExtensionArray) -> tuple[list[Any], list[int]]:
     if _is_narrow(array.dtype):
         narrow = np.asarray(array.to_numpy(dtype=np.float32, na_value=np.nan))
         return [float(str(each)) for each in narrow], missing
+    if isinstance(array.dtype, pd.ArrowDtype) and array.dtype.pyarrow_dtype.num_fields:
+        # Through numpy a nested [1, null] would come back as [1.0, nan].
+        return list(array), missing
     if isinstance(array, pd.arrays.NumpyExtensionArray):
         return np.asarray(array).tolist(), missing
     return np.asarray(array, dtype=object).tolist(), missing

@@ -69,13 +69,20 @@ class CheckedContext(Context):
         return super().call(callee, *args, **kwargs)
 
 
-class MissingValue(StrictUndefined):
+class StrictName(StrictUndefined):
+    """A name or attribute that is unknown or refused; fails also inside a list that is written."""
+
+    __slots__ = ()
+    __repr__ = StrictUndefined._fail_with_undefined_error  # noqa: SLF001  # as its other methods do
+
+
+class MissingValue(StrictName):
     """A cell that is NA: not ``defined``, so that ``default()`` applies; other uses end the row."""
 
     __slots__ = ()
 
 
-class FaultyValue(StrictUndefined):
+class FaultyValue(StrictName):
     """A cell that cannot be sent; any use ends the row."""
 
     __slots__ = ()
@@ -84,7 +91,7 @@ class FaultyValue(StrictUndefined):
 def new_environment(**settings: Any) -> ImmutableSandboxedEnvironment:
     """Make a sandboxed environment with strict undefined names and no way to other templates."""
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, loader=NoLoader(), **settings
+        undefined=StrictName, loader=NoLoader(), **settings
     )
     environment.context_class = CheckedContext
     environment.globals = _safe_globals(environment.globals)

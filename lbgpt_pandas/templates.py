@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from lbgpt_pandas.cells import cell_value
 from lbgpt_pandas.engine.errors import InvalidInput, TemplateError
@@ -28,8 +28,6 @@ from lbgpt_pandas.rendering import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     import jinja2
 
     from lbgpt_pandas.rendering import Accept, Template
@@ -92,17 +90,16 @@ def compile_messages(source: object, *, fields: FieldNames) -> Template:
     """
     if callable(source):
         return RowTemplate(_calling(source, what="messages"), accept=accept_messages)
-    if isinstance(source, list):
+    if not isinstance(source, Hashable):
         raise TemplateError(
             "messages= takes a column or a callable; a list of chat messages for every row goes "
             "into template="
         )
-    name: Any = source
-    fields.place(name)
+    fields.place(source)
     return RowTemplate(
-        lambda block, offset: _stored_messages(block, offset, name),
+        lambda block, offset: _stored_messages(block, offset, source),
         accept=as_messages,
-        used=(str(name),),
+        used=(str(source),),
     )
 
 

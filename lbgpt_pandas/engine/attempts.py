@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 from lbgpt_pandas.engine.completions import read_completion
 from lbgpt_pandas.engine.errors import RequestError, Timeout
+from lbgpt_pandas.engine.flights import Withdrawn
 from lbgpt_pandas.engine.retry import retry_policy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lbgpt_pandas.engine.clock import Clock
     from lbgpt_pandas.engine.session import Session
     from lbgpt_pandas.engine.transports.base import Reply
@@ -22,12 +25,19 @@ TOTAL_TIMEOUT_S = 900.0
 """Seconds from a request's first attempt, in which a last one may begin."""
 
 
+def always() -> bool:
+    """Return True: the request is wanted whatever happens."""
+    return True
+
+
 @dataclass(slots=True)
 class Trail:
     """What has happened to a request so far.
 
     Attributes
     ----------
+    is_wanted : callable
+        Asked before each call; False withdraws the request.
     attempts : int
         Calls made.
     latency_s : float
@@ -36,6 +46,7 @@ class Trail:
         A call that failed may have been charged.
     """
 
+    is_wanted: Callable[[], bool] = always
     attempts: int = 0
     latency_s: float = 0.0
     maybe_billed: bool = False
@@ -107,9 +118,13 @@ class Attempts:
         ------
         RequestError
             If the call failed.
+        Withdrawn
+            If the request was not wanted any more once there was a place for it.
         """
         reservation = await session.limit.acquire()
         try:
+            if not trail.is_wanted():
+                raise Withdrawn
             trail.attempts += 1
             started, sent_at = self._clock.wall(), self._clock.monotonic()
             reply = await self._send(session, request)

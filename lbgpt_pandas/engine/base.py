@@ -6,10 +6,11 @@ import asyncio
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine import pricing
-from lbgpt_pandas.engine.attempts import Attempts, Trail
+from lbgpt_pandas.engine.attempts import Attempts, Trail, always
 from lbgpt_pandas.engine.batch import Batch
 from lbgpt_pandas.engine.caches.base import MemoryCache, adapt
 from lbgpt_pandas.engine.caches.standard import StandardTier
@@ -25,7 +26,7 @@ from lbgpt_pandas.engine.usage import UsageLog
 from lbgpt_pandas.engine.views import close_quietly, drawn, open_view
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -119,8 +120,6 @@ class _BaseGPT(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, family={self.family!r})"
 
-    # What a kind of engine defines
-
     @property
     @abstractmethod
     def family(self) -> str:
@@ -133,8 +132,6 @@ class _BaseGPT(ABC):
     def price_usd(self, completion: Completion) -> float | None:
         """List price of an answer in USD; None if it is unknown."""
         return pricing.cost_usd(completion.model, completion.tokens)
-
-    # The life of connections
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -177,7 +174,14 @@ class _BaseGPT(ABC):
         """Return the key maker for requests with these parameters and options."""
         return KeyMaker.for_request(self.prepare(request), family=self.family)
 
-    async def afetch(self, request: Request, *, key: str, caching: Caching) -> Outcome:
+    async def afetch(
+        self,
+        request: Request,
+        *,
+        key: str,
+        caching: Caching,
+        is_wanted: Callable[[], bool] = always,
+    ) -> Outcome:
         """Ask the provider, with retries, and store the answer; look nothing up.
 
         Parameters
@@ -188,22 +192,30 @@ class _BaseGPT(ABC):
             Its cache key; equal keys under way at the same time make one call.
         caching : Caching
             Where to store the answer.
+        is_wanted : callable, optional
+            Asked before each call.
 
         Returns
         -------
         Outcome
             A completion or the error that ended the attempts; a request's failure is never
             raised.
+
+        Raises
+        ------
+        Withdrawn
+            If `is_wanted` said no.
         """
         async with self:
             session = self._sessions[asyncio.get_running_loop()]
             outcome, led = await session.flights.share(
-                key, lambda: self._ask(session, request, key, caching)
+                key, lambda: self._ask(session, request, key, caching, Trail(is_wanted))
             )
         return outcome if led else replace(outcome, source=Source.SHARED, attempts=0)
 
-    async def _ask(self, session: Session, request: Request, key: str, caching: Caching) -> Outcome:
-        trail = Trail()
+    async def _ask(
+        self, session: Session, request: Request, key: str, caching: Caching, trail: Trail
+    ) -> Outcome:
         completion: Completion | None = None
         failure: RequestError | None = None
         try:
@@ -235,18 +247,19 @@ class _BaseGPT(ABC):
     ) -> None:
         if caching.tier is None or not caching.writes or completion.payload is None:
             return
-        save = caching.tier.save
-        parts = {
-            "family": self.family,
-            "model": request.model or completion.model,
-            "payload": completion.payload,
-            "replace": caching.replaces,
-        }
+        save = partial(
+            caching.tier.save,
+            key,
+            family=self.family,
+            model=request.model or completion.model,
+            payload=completion.payload,
+            replace=caching.replaces,
+        )
         try:
-            await save(key, **parts)
+            await save()
         except asyncio.CancelledError:
             # The answer is paid for: an interrupt may end the row, not the write.
-            session.finish_later(save(key, **parts))
+            session.finish_later(save())
             raise
 
     # LBGPT's methods

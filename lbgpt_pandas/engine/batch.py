@@ -10,12 +10,13 @@ from lbgpt_pandas.engine.caching import NO_CACHING
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
 from lbgpt_pandas.engine.completions import read_completion
 from lbgpt_pandas.engine.errors import NotFound, QuotaExhausted, RequestError, RunAborted
+from lbgpt_pandas.engine.flights import Withdrawn
 from lbgpt_pandas.engine.report import RunSnapshot
 from lbgpt_pandas.engine.retry import decide
 from lbgpt_pandas.engine.types import Outcome, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -61,7 +62,9 @@ class Engine(Protocol):
         """List price of an answer; None if it is unknown."""
         ...
 
-    async def afetch(self, request: Request, *, key: str, caching: Caching) -> Outcome:
+    async def afetch(
+        self, request: Request, *, key: str, caching: Caching, is_wanted: Callable[[], bool]
+    ) -> Outcome:
         """Ask a provider, with retries, and store the answer."""
         ...
 
@@ -190,6 +193,9 @@ class Batch:
         """Start nothing new; what is in flight is finished. Safe from any thread."""
         self._stopped = True
 
+    def _is_going_on(self) -> bool:
+        return not self._stopped
+
     async def _look_up(self) -> list[int]:
         """Settle every cached request; return the numbers of the others."""
         misses: list[int] = []
@@ -279,8 +285,13 @@ class Batch:
             self._in_flight += 1
             try:
                 outcome = await self.engine.afetch(
-                    request, key=self._keys[number], caching=self.caching
+                    request,
+                    key=self._keys[number],
+                    caching=self.caching,
+                    is_wanted=self._is_going_on,
                 )
+            except Withdrawn:
+                return
             finally:
                 self._in_flight -= 1
             self._settle(number, outcome)

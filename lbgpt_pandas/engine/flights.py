@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class Withdrawn(Exception):  # not a failure: nobody wants the result any more
+    """The leader gave up before it began; whoever waits with it may take over."""
+
+
 class SingleFlight(Generic[T]):
     """Calls under way by key, on one event loop."""
 
@@ -22,7 +26,7 @@ class SingleFlight(Generic[T]):
     async def share(self, key: str, work: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         """Do `work` for `key`, or wait for whoever is doing it.
 
-        If the leader is cancelled the next waiter takes over; if it fails, all fail alike.
+        If the leader is cancelled or withdraws, the next waiter takes over; if it fails, all fail alike.
 
         Parameters
         ----------
@@ -52,7 +56,7 @@ class SingleFlight(Generic[T]):
         self._flights[key] = flight
         try:
             result = await work()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Withdrawn):
             flight.cancel()
             raise
         except BaseException as error:

@@ -204,6 +204,34 @@ async def test_stop_on_error_starts_nothing_new():
     assert outcomes[6:] == [None] * 94
 
 
+async def test_after_a_stop_nothing_more_is_sent(clock):
+    engine = ScriptedGPT(latency_s=1.0, max_parallel_calls=4, clock=clock)
+    engine.proven = True
+    batch = Batch(engine, ask(*map(str, range(200))), clock=clock)
+    run = asyncio.create_task(batch.arun())
+    while batch.snapshot().done < 20:
+        await asyncio.sleep(0)
+    sent = len(engine.requests)
+    batch.stop()
+    outcomes = await run
+    assert len(engine.requests) == sent
+    assert sum(outcome is not None for outcome in outcomes) == sent
+
+
+async def test_a_stopped_run_hands_a_shared_request_to_the_other_run(clock):
+    engine = ScriptedGPT(latency_s=1.0, max_parallel_calls=1, clock=clock)
+    engine.proven = True
+    one = Batch(engine, ask("first", "shared"), clock=clock)
+    two = Batch(engine, ask("shared"), clock=clock)
+    runs = [asyncio.create_task(batch.arun()) for batch in (one, two)]
+    while not engine.requests:
+        await asyncio.sleep(0)
+    one.stop()
+    first, second = await asyncio.gather(*runs)
+    assert [outcome is not None for outcome in first] == [True, False]
+    assert second[0].completion is not None
+
+
 async def test_a_request_without_a_key_fails_alone_and_makes_no_call():
     engine = ScriptedGPT("ok")
     outcomes = await Batch(engine, ask("a", "lone \ud800", "c")).arun()

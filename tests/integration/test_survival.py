@@ -39,14 +39,17 @@ def start(server, directory, rows=ROWS):
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
+def kill_after(server, process, requests):
+    deadline = time.monotonic() + 60
+    while len(server.requests) < requests and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
 def test_a_killed_run_asks_only_for_what_was_in_flight(tmp_path):
     with FakeProvider(latency_s=0.02) as server:
-        first = start(server, tmp_path / "cache")
-        deadline = time.monotonic() + 60
-        while len(server.requests) < ROWS // 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        first.send_signal(signal.SIGKILL)
-        first.wait()
+        kill_after(server, start(server, tmp_path / "cache"), ROWS // 2)
         before = len(server.requests)
         assert ROWS // 2 <= before < ROWS
         second = start(server, tmp_path / "cache")

@@ -10,13 +10,13 @@ import asyncio
 import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import MutableMapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from lbgpt_pandas.engine.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
 ACCEPTED = (
     "a directory (str or Path), a mapping such as dict, an object with get and set or with aget "
@@ -107,16 +107,13 @@ class MappingCache:
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, str]:
         """Return the texts of those `keys` that the mapping has."""
-        return await _off_loop(self._get_many, list(keys), blocks=self._blocks)
+        found: dict[str, str] = await _off_loop(self._get_many, list(keys), blocks=self._blocks)
+        return found
 
     async def set(self, key: str, value: str, *, replace: bool = False) -> None:
-        """Store a text unless there is one already."""
-
-        def store() -> None:
-            if replace or not self._get_many([key]):
-                self._mapping[key] = value
-
-        await _off_loop(store, blocks=self._blocks)
+        """Store a text; a mapping cannot tell who was first, so the last writer wins."""
+        del replace
+        await _off_loop(self._mapping.__setitem__, key, value, blocks=self._blocks)
 
     async def delete(self, key: str) -> None:
         """Remove a text."""
@@ -161,13 +158,9 @@ class MethodCache:
         return await asyncio.to_thread(self._get_many, list(keys))
 
     async def set(self, key: str, value: str, *, replace: bool = False) -> None:
-        """Store a text; an earlier one stays unless `replace`."""
-
-        def store() -> None:
-            if replace or self._store.get(key) is None:
-                self._store.set(key, value)
-
-        await asyncio.to_thread(store)
+        """Store a text; the last writer wins."""
+        del replace
+        await asyncio.to_thread(self._store.set, key, value)
 
     async def delete(self, key: str) -> None:
         """Remove a text, if the store has a ``delete``."""
@@ -204,9 +197,9 @@ class AsyncMethodCache:
         return found
 
     async def set(self, key: str, value: str, *, replace: bool = False) -> None:
-        """Store a text; an earlier one stays unless `replace`."""
-        if replace or await self._store.aget(key) is None:
-            await self._store.aset(key, value)
+        """Store a text; the last writer wins."""
+        del replace
+        await self._store.aset(key, value)
 
     async def delete(self, key: str) -> None:
         """Remove a text, if the store has an ``adelete``."""
@@ -242,10 +235,10 @@ def adapt(store: object) -> Cache:
         return store  # type: ignore[return-value]  # has the port's methods
     if _has(store, "aget", "aset"):
         return AsyncMethodCache(store)
-    if isinstance(store, MutableMapping) or _has(store, "__getitem__", "__setitem__"):
-        return MappingCache(store)
     if _has(store, "get", "set"):
         return MethodCache(store)
+    if _has(store, "__getitem__", "__setitem__") and not isinstance(store, Sequence):
+        return MappingCache(store)
     raise ConfigurationError(f"cache={type(store).__name__} cannot be used; give {ACCEPTED}")
 
 

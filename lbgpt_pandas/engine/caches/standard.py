@@ -22,6 +22,7 @@ ENVELOPE_VERSION = 1
 _RESPONSE = b',"resp":'
 _BEGIN = b'{"v":%d,"sha256":"' % ENVELOPE_VERSION
 _DIGEST_LENGTH = 64
+_AFTER_DIGEST = b'",'
 
 
 class CorruptEntry(ValueError):
@@ -53,7 +54,7 @@ def seal(
     """
     about = {"key": key, "created": created.isoformat(), "family": family, "model": model}
     covered = orjson.dumps(about)[1:-1] + _RESPONSE + orjson.dumps(payload)
-    return (_BEGIN + _digest(covered) + b'",' + covered + b"}").decode()
+    return _wrap(covered).decode()
 
 
 def unseal(key: str, text: str) -> dict[str, object]:
@@ -68,9 +69,8 @@ def unseal(key: str, text: str) -> dict[str, object]:
         raw = text.encode()
     except UnicodeEncodeError:
         raise CorruptEntry("the entry is not valid text") from None
-    start = len(_BEGIN) + _DIGEST_LENGTH
-    covered = raw[start + 2 : -1]
-    if not raw.startswith(_BEGIN) or raw[len(_BEGIN) : start] != _digest(covered):
+    covered = raw[len(_BEGIN) + _DIGEST_LENGTH + len(_AFTER_DIGEST) : -1]
+    if raw != _wrap(covered):
         raise CorruptEntry("the entry's checksum does not fit its content")
     about, _, response = covered.partition(_RESPONSE)
     if orjson.loads(b"{" + about + b"}")["key"] != key:
@@ -79,8 +79,9 @@ def unseal(key: str, text: str) -> dict[str, object]:
     return payload
 
 
-def _digest(covered: bytes) -> bytes:
-    return hashlib.sha256(covered).hexdigest().encode()
+def _wrap(covered: bytes) -> bytes:
+    digest = hashlib.sha256(covered).hexdigest().encode()
+    return b"".join((_BEGIN, digest, _AFTER_DIGEST, covered, b"}"))
 
 
 class StandardTier:
@@ -191,7 +192,8 @@ class StandardTier:
         """Return what has to be told, each text once; the caller warns in its own thread."""
         with self._lock:
             notices, self._notices = self._notices, []
-        return notices + [*getattr(self.cache, "take_notices", list)()]
+        # A store that repairs itself has something to tell as well.
+        return [*notices, *getattr(self.cache, "take_notices", list)()]
 
     async def _discard(self, key: str) -> None:
         self.corrupt += 1
