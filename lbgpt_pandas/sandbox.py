@@ -90,9 +90,7 @@ class FaultyValue(StrictName):
 
 def new_environment(**settings: Any) -> ImmutableSandboxedEnvironment:
     """Make a sandboxed environment with strict undefined names and no way to other templates."""
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictName, loader=NoLoader(), **settings
-    )
+    environment = ImmutableSandboxedEnvironment(undefined=StrictName, loader=NoLoader(), **settings)
     environment.context_class = CheckedContext
     environment.globals = _safe_globals(environment.globals)
     return environment

@@ -26,7 +26,8 @@ class SingleFlight(Generic[T]):
     async def share(self, key: str, work: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         """Do `work` for `key`, or wait for whoever is doing it.
 
-        If the leader is cancelled or withdraws, the next waiter takes over; if it fails, all fail alike.
+        If the leader is cancelled or withdraws, the next waiter takes over; if it fails, all
+        fail alike.
 
         Parameters
         ----------

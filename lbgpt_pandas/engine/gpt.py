@@ -7,8 +7,9 @@ import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lbgpt_pandas.engine.base import ATTEMPT_TIMEOUT_S, _BaseGPT
+from lbgpt_pandas.engine.base import _BaseGPT
 from lbgpt_pandas.engine.errors import ConfigurationError
+from lbgpt_pandas.engine.pipeline import ATTEMPT_TIMEOUT_S
 from lbgpt_pandas.engine.secrets import Secret
 from lbgpt_pandas.engine.transports.local import LocalTransport, model_fingerprint
 from lbgpt_pandas.engine.transports.openai import AzureTransport, OpenAITransport
@@ -39,7 +40,7 @@ class ChatGPT(_BaseGPT):
     request_timeout : float, default 120
         Seconds for one attempt.
     cache : object, optional
-        The exact cache; see `_BaseGPT`.
+        The exact cache; see `Pipeline`.
     base_url : str, optional
         Address up to and including ``/v1``; by default ``OPENAI_BASE_URL``, else OpenAI.
     organization : str, optional
@@ -48,7 +49,7 @@ class ChatGPT(_BaseGPT):
         HTTP stack under the SDK. A callable must return a new client that the SDK accepts; a
         live client is refused, because it is bound to one event loop.
     **settings
-        Of `_BaseGPT`: ``stop_after_attempts``, ``stop_on_exception``,
+        Of `Pipeline`: ``stop_after_attempts``, ``stop_on_exception``,
         ``max_usage_cache_size``, ``auto_cache``, ``tools``, ``name``, ``clock``.
 
     Raises
@@ -59,7 +60,7 @@ class ChatGPT(_BaseGPT):
     Examples
     --------
     >>> ChatGPT(api_key="sk-canary-0123456789")
-    ChatGPT(name='ChatGPT', family='openai')
+    ChatGPT(name='ChatGPT')
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class AzureGPT(_BaseGPT):
     azure_model_map : mapping of str to str
         Model name to the name of its deployment.
     cache : object, optional
-        The exact cache; see `_BaseGPT`.
+        The exact cache; see `Pipeline`.
     azure_openai_version : str, default "2024-10-21"
         Version of the REST interface.
     azure_ad_token_provider : callable, optional
@@ -191,9 +192,9 @@ class LocalGPT(_BaseGPT):
         Tokens of prompt and answer together, for one row; by default what the model was
         trained on, at most 2,048.
     cache : object, optional
-        The exact cache; see `_BaseGPT`.
+        The exact cache; see `Pipeline`.
     **settings
-        Of `_BaseGPT`.
+        Of `Pipeline`.
 
     Raises
     ------

@@ -92,13 +92,7 @@ def test_an_interrupt_keeps_rows_and_a_rerun_asks_only_the_others(kernel, tmp_pa
     "cap",
     [
         "max_parallel=64",
-        pytest.param(
-            "max_parallel=None",
-            marks=pytest.mark.xfail(
-                reason="workers that wait for a free slot still send after Batch.stop()",
-                strict=True,
-            ),
-        ),
+        "max_parallel=None",
     ],
 )
 def test_answers_on_the_wire_are_kept_and_nothing_new_is_sent(kernel, tmp_path, cap):

@@ -114,7 +114,13 @@ INDEXES = {
 def test_answers_stand_where_their_rows_do(kind):
     frame = pd.DataFrame({"t": ["a", "b", None, "a", "c"]}, index=INDEXES[kind])
     answers = upper(plan_of(frame))
-    assert answers.array.to_numpy(dtype=object, na_value=None).tolist() == ["A", "B", None, "A", "C"]
+    assert answers.array.to_numpy(dtype=object, na_value=None).tolist() == [
+        "A",
+        "B",
+        None,
+        "A",
+        "C",
+    ]
     pd.testing.assert_index_equal(answers.index, frame.index)
     assert answers.name == "out"
     frame["answer"] = answers
@@ -168,7 +174,7 @@ def test_answers_may_be_missing_and_hold_a_lone_surrogate():
     answers = to_series(plan, ["x\ud800", None], name=None)
     assert answers.iloc[0] == "x\ud800"
     assert answers.isna().tolist() == [False, True]
-    assert answers.dtype == to_series(plan, ["x", None], name=None).dtype
+    assert answers.dtype == ("str" if PANDAS_3 else "string")
     with pytest.raises(ValueError, match="1 values for 2 requests"):
         to_series(plan, ["x"], name=None)
 
@@ -205,7 +211,9 @@ def test_missing_comes_before_faulty():
 
 
 def test_lone_surrogates_are_row_errors():
-    cells = pd.Series(["ok", "bad \ud800", "ok", "bad \ud800", "👩‍🚀"], dtype=object, index=list("abcde"))
+    cells = pd.Series(
+        ["ok", "bad \ud800", "ok", "bad \ud800", "👩‍🚀"], dtype=object, index=list("abcde")
+    )
     plan = plan_of(cells, "{}")
     assert plan.codes.tolist() == [0, -1, 0, -1, 1]
     assert list(plan.errors) == [1, 3]
@@ -308,21 +316,23 @@ def test_every_row_has_exactly_one_fate(cells, duplicates, na):
 
 
 MEMORY = """
-import resource, numpy as np, pandas as pd
+import psutil, resource, numpy as np, pandas as pd
 from lbgpt_pandas.frames import to_requests, to_series
 rows, distinct = 1_000_000, 10_000
 texts = np.array([f"review {n} " + "word " * 20 for n in range(distinct)], dtype=object)
 frame = pd.DataFrame({"t": texts[np.arange(rows) % distinct]})
 to_series(to_requests(frame.head(9), template="{t}", params={}, options={}), ["x"] * 9, name=None)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = psutil.Process().memory_info().rss
 plan = to_requests(frame, template="Classify: {t}", params={}, options={})
 answers = to_series(plan, ["positive"] * distinct, name=None)
 assert len(plan.requests) == distinct and answers.notna().all()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) // 1_000_000)
 """
 
 
 @pytest.mark.process
 def test_a_million_rows_fit_beside_the_frame():
-    done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
-    assert int(done.stdout) < 200
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) < 200, done.stdout

@@ -223,7 +223,11 @@ def test_asynchronous_templates_are_refused():
 def test_a_template_bound_to_its_environment_is_refused():
     template = plain("{{ value }}")
     root = template.root_render_func
-    template.root_render_func = root
+
+    def bound(context):
+        return root(context)
+
+    template.root_render_func = bound
     with pytest.raises(TemplateError, match="sandboxed"):
         plan_of(template)
 
