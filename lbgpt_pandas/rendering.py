@@ -58,7 +58,8 @@ class Template(ABC):
         Returns
         -------
         sequence of hashable, of length n
-            Equal exactly where the prompts are; None where a row has none.
+            Equal exactly where the prompts are; None where a row has none. What stands for rows
+            that the block has noted means nothing.
 
         Raises
         ------
@@ -152,7 +153,7 @@ class RowTemplate(Template):
                     f"{block.where(offset)}: the callable raised {type(error).__name__}"
                 ) from error
         else:
-            return None if offset in block.missing else result
+            return result
         return None
 
 

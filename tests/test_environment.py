@@ -76,11 +76,12 @@ def test_nothing_is_missing_and_nothing_extra() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(declared()))
-def test_bounds_and_extras_agree(name: str) -> None:
+def test_bounds_extras_and_markers_agree(name: str) -> None:
     wanted = declared()[name]
     listed = (of_conda() | of_pip())[name]
     assert listed.specifier == wanted.specifier
     assert listed.extras == wanted.extras
+    assert str(listed.marker) == str(wanted.marker)
 
 
 def test_python_agrees() -> None:

@@ -69,7 +69,7 @@ async def test_tasks_and_calls_in_flight_are_bounded(clock):
         nonlocal peak
         while not batch.snapshot().finished:
             peak = max(peak, len(asyncio.all_tasks()))
-            await asyncio.sleep(0)
+            await clock.sleep(0.1)
 
     watcher = asyncio.create_task(watch())
     await batch.arun()

@@ -198,6 +198,22 @@ def test_one_clock_over_several_runs():
     assert clock.monotonic() == FIRST_MONOTONIC_S + 30
 
 
+def test_a_loop_that_does_not_show_what_is_ready():
+    uvloop = pytest.importorskip("uvloop")
+    clock, woken = FakeClock(), []
+
+    async def sleeper(seconds):
+        await clock.sleep(seconds)
+        woken.append(clock.monotonic() - FIRST_MONOTONIC_S)
+
+    async def main():
+        await asyncio.gather(*[sleeper(seconds) for seconds in (3, 1, 2)])
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+    assert woken == [1, 2, 3]
+
+
 async def test_wall_time_follows_and_can_be_set_alone(clock):
     began = clock.wall()
     assert began == datetime(2026, 1, 1, tzinfo=UTC)

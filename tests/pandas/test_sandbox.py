@@ -116,7 +116,7 @@ def test_calls_are_checked_in_templates_that_were_compiled_without():
     drop.unsafe_callable = True
     environment = jinja2.Environment()
     environment.globals["drop"] = drop
-    with pytest.raises(TemplateError, match="SecurityError.*not safely callable"):
+    with pytest.raises(TemplateError, match=r"SecurityError.*not safely callable"):
         plan_of(environment.from_string("{{ drop() }}"))
     with pytest.raises(TemplateError, match="SecurityError"):
         plan_of(environment.from_string("{% for i in [1] %}{{ drop() }}{% endfor %}"))

@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures as cf
-import contextlib
 import os
 import sqlite3
-import stat
 import threading
-import time
-from functools import cache
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-import orjson
-
-from lbgpt_pandas.engine.errors import ConfigurationError
+from lbgpt_pandas.engine.caches.database import (
+    DATABASE,
+    SIDE_FILES,
+    Database,
+    Entry,
+    is_busy,
+    is_corrupt,
+)
+from lbgpt_pandas.engine.caches.directory import (
+    check_private,
+    make_private,
+    network_file_system,
+)
+from lbgpt_pandas.engine.caches.group_writer import GroupWriter
+from lbgpt_pandas.engine.caches.lifetime import no_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-DATABASE = "cache.db"
-TIMEOUT_S = 60.0
-FOREVER = 2**62
-"""Bytes: diskcache's default of 1 GiB would silently drop what was paid for."""
-
-_SELECT = (
-    "SELECT key, value, filename, mode FROM Cache "
-    "WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"
-)
-_MODE_RAW = 1
-_PRIVATE, _PRIVATE_FILE = 0o700, 0o600
+T = TypeVar("T")
 
 
 def default_directory() -> Path:
@@ -44,289 +43,191 @@ def default_directory() -> Path:
     return Path(platformdirs.user_cache_dir("lbgpt_pandas"))
 
 
-@cache
-def safe_disk() -> type[Any]:
-    """Return `SafeDisk`; a function, because the class needs diskcache, loaded at first use."""
-    import diskcache  # noqa: PLC0415  # see above
-
-    class SafeDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
-        """Keys and values are texts; nothing is ever pickled or unpickled.
-
-        diskcache pickles what it does not know, on the way in, and unpickles whatever its
-        database says is a pickle, on the way out, where a planted row runs its code.
-        """
-
-        refuses_pickle = True
-
-        def put(self, key: object) -> Any:
-            _check_text("key", key)
-            return super().put(key)
-
-        def get(self, key: object, raw: bool) -> Any:  # noqa: FBT001  # diskcache's signature
-            if not raw:
-                raise ValueError("a cache key is a pickle, which is not read")
-            return super().get(key, raw)
-
-        def store(self, value: object, read: bool, key: object = None) -> Any:  # noqa: FBT001
-            _check_text("value", value)
-            return super().store(value, read, key=key)
-
-        def fetch(self, mode: int, filename: str, value: object, read: bool) -> Any:  # noqa: FBT001
-            if mode != _MODE_RAW:
-                raise ValueError("a cache value is not plain text, which is not read")
-            return super().fetch(mode, filename, value, read)
-
-    return SafeDisk
-
-
-def _check_text(what: str, given: object) -> None:
-    if type(given) is not str and type(given) is not bytes:
-        raise TypeError(f"a cache {what} is a str, not {type(given).__name__}")
-
-
 class DiskCache:
     """Texts in a directory, for any number of processes on this machine.
 
-    Writes that come at the same time are committed together; each `set` returns when its own
-    is on disk. What one process stored first, all read.
+    The directory is opened at the first use, in each process anew. Writes that come at the same
+    time are committed together; each `set` returns when its own text is on disk and survives
+    the end of the process. What one process stored first, all read. Nothing is evicted.
+
+    A damaged database is moved aside and a new one begun, with a notice. Where nothing can be
+    written the cache is read all the same.
 
     Parameters
     ----------
     directory : path
-        Made for this user alone if it does not exist.
+        Made for this user alone if it does not exist. ``~`` and ``$VARIABLES`` are expanded.
     read_only : bool, default False
-        Write nothing, not even the directory.
+        Change nothing: make no directory, move no damaged file aside, refuse to store.
 
     Raises
     ------
     ConfigurationError
-        At the first use, if the directory is a file or a link, or others may write to it.
+        At the first use, if the directory is a file or a link, belongs to another user, or may
+        be written by others.
+
+    Examples
+    --------
+    >>> import asyncio, tempfile
+    >>> async def main(directory):
+    ...     cache = DiskCache(directory)
+    ...     await cache.set("question", "answer")
+    ...     found = await cache.get_many(["question", "another"])
+    ...     await cache.close()
+    ...     return found
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     asyncio.run(main(directory))
+    {'question': 'answer'}
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, read_only: bool = False) -> None:
-        self.directory = Path(directory).expanduser().absolute()
+        # diskcache expands variables as well, and must not end up elsewhere.
+        self.directory = Path(os.path.expandvars(directory)).expanduser().absolute()
         self.read_only = read_only
-        self._lock = threading.Lock()
+        self._database: Database | None = None
         self._notices: list[str] = []
-        self._store: _Store | None = None
+        self._told_of_network = False
+        self._writer = GroupWriter(self._commit, name="lbgpt-cache")
+        # Held inside `no_fork` only, so that a forked child never finds it taken.
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"DiskCache({str(self.directory)!r})"
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, str]:
-        """Return the texts of those `keys` that are stored, read in one pass."""
-        return await asyncio.to_thread(self._with_store, lambda store: store.get_many(keys))
+        """Return the texts of those `keys` that are stored, read in one pass.
+
+        What is there and is no text, such as a planted pickle, is returned as ``""``.
+        """
+        work = partial(Database.get_many, keys=list(keys))
+        return await asyncio.to_thread(self._do, work)
 
     async def set(self, key: str, value: str, *, replace: bool = False) -> None:
-        """Store a text; committed when this returns."""
+        """Store a text; committed when this returns, also if it was cancelled meanwhile.
+
+        Parameters
+        ----------
+        key, value : str
+            Texts without lone surrogates.
+        replace : bool, default False
+            Whether a text that is there already gives way.
+
+        Raises
+        ------
+        PermissionError
+            If the cache is opened for reading only.
+        OSError, sqlite3.Error
+            If it cannot be written.
+        """
+        for text in (key, value):
+            _check_text(text)
         if self.read_only:
-            raise PermissionError(f"{self.directory} is opened for reading only")
-        store = self._open() if self._store is None else self._store
-        if store.pid != os.getpid():
-            store = self._open()
-        await asyncio.wrap_future(store.write(key, value, replace=replace))
+            raise PermissionError(f"the cache in {self.directory} is opened for reading only")
+        await self._writer.put((key, value, replace))
 
     async def delete(self, key: str) -> None:
-        """Remove a text."""
+        """Remove a text, if there is one; nothing happens where the cache is read only."""
         if not self.read_only:
-            await asyncio.to_thread(self._with_store, lambda store: store.delete(key))
+            work = partial(Database.delete, key=key)
+            await asyncio.to_thread(self._do, work, writes=True)
 
     async def close(self) -> None:
-        """Finish the writes that were begun and close the database."""
-        with self._lock:
-            store, self._store = self._store, None
-        if store is not None and store.pid == os.getpid():
-            await asyncio.to_thread(store.close)
+        """Finish the writes that were begun and close the files; any use opens them again."""
+        await asyncio.to_thread(self._close)
 
     def take_notices(self) -> list[str]:
         """Return what has to be told, each text once."""
-        with self._lock:
+        with no_fork, self._lock:
             notices, self._notices = self._notices, []
         return notices
 
-    def _with_store(self, work: Callable[[_Store], Any]) -> Any:
-        try:
-            return work(self._open())
-        except sqlite3.DatabaseError as error:
-            if self.read_only or not _is_corrupt(error):
-                raise
-            self._quarantine(error)
-            return work(self._open())
+    def _commit(self, entries: list[Entry]) -> None:
+        self._do(partial(Database.store, entries=entries), writes=True)
 
-    def _open(self) -> _Store:
+    def _close(self) -> None:
+        self._writer.flush()
+        with no_fork, self._lock:
+            database, self._database = self._database, None
+            if database is not None:
+                database.close()
+
+    def _do(self, work: Callable[[Database], T], *, writes: bool = False) -> T:
+        with no_fork:
+            database = self._opened(writes=writes)
+            try:
+                return work(database)
+            except sqlite3.DatabaseError as error:
+                if self.read_only or not is_corrupt(error):
+                    raise
+                self._give_up(database, error)
+            return work(self._opened(writes=writes))
+
+    def _opened(self, *, writes: bool) -> Database:
         with self._lock:
-            if self._store is None or self._store.pid != os.getpid():
-                self._store = self._open_store()
-            return self._store
+            database = self._database
+            if database is not None:
+                if database.is_current() and not (writes and database.read_only):
+                    return database
+                self._database = None
+                database.close()
+            self._database = self._open(writes=writes)
+            return self._database
 
-    def _open_store(self) -> _Store:
-        if not self.read_only:
-            _make_private(self.directory)
-        _check_private(self.directory)
+    def _open(self, *, writes: bool) -> Database:
+        if self.read_only:
+            check_private(self.directory)
+            return Database(self.directory, read_only=True)
         try:
-            return _Store(self.directory, read_only=self.read_only)
-        except sqlite3.DatabaseError as error:
-            if self.read_only or not _is_corrupt(error):
+            make_private(self.directory)
+            return self._open_for_writing()
+        except (OSError, sqlite3.DatabaseError) as error:
+            if is_corrupt(error):
+                self._move_aside(error)
+                return self._open_for_writing()
+            if writes or is_busy(error) or not (self.directory / DATABASE).exists():
                 raise
-            self._move_aside(error)
-            _make_private(self.directory)
-            return _Store(self.directory, read_only=False)
+            # A full disk or one that is mounted for reading: what is there can still be used.
+            return Database(self.directory, read_only=True)
 
-    def _quarantine(self, error: Exception) -> None:
+    def _open_for_writing(self) -> Database:
+        network = network_file_system(self.directory)
+        if network and not self._told_of_network:
+            self._told_of_network = True
+            self._notices.append(
+                f"the cache directory {self.directory} is on a network file system ({network}), "
+                "where it is slow and not safe to be written by several machines at a time; "
+                "LBGPT_CACHE_DIR or cache= can name a directory of this machine"
+            )
+        # The write-ahead log is shared by means of memory, which no other machine sees.
+        return Database(
+            self.directory, read_only=False, journal_mode="truncate" if network else "wal"
+        )
+
+    def _give_up(self, database: Database, error: Exception) -> None:
         with self._lock:
-            store, self._store = self._store, None
-            if store is not None:
-                store.close()
-            self._move_aside(error)
+            # Another thread or process may have been faster.
+            if self._database is database:
+                self._database = None
+                database.close()
+                if database.is_current():
+                    self._move_aside(error)
 
     def _move_aside(self, error: Exception) -> None:
-        aside = self.directory.with_name(f"{self.directory.name}.corrupt-{int(time.time())}")
-        self.directory.rename(aside)
+        mark = f"corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        # The database last: SQLite would play an old log into the new database.
+        for name in (*SIDE_FILES, DATABASE):
+            path = self.directory / name
+            if path.exists():
+                path.rename(path.with_name(f"{name}.{mark}"))
         self._notices.append(
-            f"the cache's database is damaged ({error}); it was moved to {aside} and a new one "
-            "begun"
+            f"the cache's database in {self.directory} is damaged ({error}); it was renamed to "
+            f"{DATABASE}.{mark} and a new one begun, so that answers are asked anew"
         )
 
 
-class _Store:
-    """An opened directory of one process: a writer thread, and a reading connection a thread."""
-
-    def __init__(self, directory: Path, *, read_only: bool) -> None:
-        self.pid = os.getpid()
-        self._path = directory / DATABASE
-        self._lock = threading.Lock()
-        self._group: _Group | None = None
-        self._readers: list[sqlite3.Connection] = []
-        self._local = threading.local()
-        self._cache: Any = None
-        if read_only:
-            if not self._path.exists():
-                raise FileNotFoundError(f"there is no cache in {directory}")
-        else:
-            self._cache = _open_diskcache(directory)
-            for path in directory.glob(f"{DATABASE}*"):
-                path.chmod(_PRIVATE_FILE)
-        self._writer = cf.ThreadPoolExecutor(1, thread_name_prefix="lbgpt-cache")
-
-    def get_many(self, keys: Sequence[str]) -> dict[str, str]:
-        rows = self._reader().execute(_SELECT, (orjson.dumps(list(keys)).decode(),))
-        return {
-            key: value
-            for key, value, filename, mode in rows
-            if mode == _MODE_RAW and filename is None and type(value) is str
-        }
-
-    def write(self, key: str, value: str, *, replace: bool) -> cf.Future[None]:
-        """Have a text written with whatever else is waiting; the future is its commit."""
-        done: cf.Future[None] = cf.Future()
-        done.set_running_or_notify_cancel()
-        with self._lock:
-            group = self._group
-            if group is None:
-                group = self._group = []
-                self._writer.submit(self._commit)
-            group.append((key, value, replace, done))
-        return done
-
-    def delete(self, key: str) -> None:
-        self._writer.submit(self._cache.delete, key, retry=True).result()
-
-    def close(self) -> None:
-        self._writer.submit(self._close_writer).result()
-        self._writer.shutdown()
-        with self._lock:
-            readers, self._readers = self._readers, []
-        for reader in readers:
-            reader.close()
-
-    def _close_writer(self) -> None:
-        if self._cache is not None:
-            self._cache.close()
-
-    def _commit(self) -> None:
-        with self._lock:
-            group, self._group = self._group or [], None
-        try:
-            with self._cache.transact(retry=True):
-                for key, value, replace, _ in group:
-                    (self._cache.set if replace else self._cache.add)(key, value)
-        except BaseException as error:  # noqa: BLE001  # every waiting writer is told
-            for *_, done in group:
-                done.set_exception(error)
-        else:
-            for *_, done in group:
-                done.set_result(None)
-
-    def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(
-                f"{self._path.as_uri()}?mode=ro",
-                uri=True,
-                timeout=TIMEOUT_S,
-                check_same_thread=False,
-            )
-            self._local.connection = connection
-            with self._lock:
-                self._readers.append(connection)
-        return connection
-
-
-_Group = list[tuple[str, str, bool, "cf.Future[None]"]]
-
-
-def _open_diskcache(directory: Path) -> Any:
-    import diskcache  # noqa: PLC0415  # loaded at first use
-
-    before = os.umask(0o077)
-    try:
-        store = diskcache.Cache(
-            str(directory),
-            timeout=TIMEOUT_S,
-            disk=safe_disk(),
-            eviction_policy="none",
-            cull_limit=0,
-            size_limit=FOREVER,
-            disk_min_file_size=FOREVER,
-            sqlite_journal_mode="wal",
-            sqlite_synchronous=1,
-        )
-        # diskcache keeps the connection of the thread that opened it; the writer has its own.
-        store.close()
-    finally:
-        os.umask(before)
-    return store
-
-
-def _make_private(directory: Path) -> None:
-    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
-        return
-    directory.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-    note = directory / ".gitignore"
-    if not note.exists():
-        with contextlib.suppress(OSError):
-            note.write_text("*\n")
-
-
-def _check_private(directory: Path) -> None:
-    if directory.is_symlink():
-        raise ConfigurationError(f"the cache directory {directory} is a link; give its target")
-    if directory.exists() and not directory.is_dir():
-        raise ConfigurationError(f"the cache directory {directory} is a file; give a directory")
-    if not directory.exists():
-        return
-    status = directory.stat()
-    if hasattr(os, "getuid") and status.st_uid != os.getuid():
-        raise ConfigurationError(
-            f"the cache directory {directory} belongs to another user, who could plant answers; "
-            "give one of your own"
-        )
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigurationError(
-            f"others may write to the cache directory {directory} and plant answers; "
-            f"run: chmod go-w '{directory}'"
-        )
-
-
-def _is_corrupt(error: sqlite3.DatabaseError) -> bool:
-    return type(error) is sqlite3.DatabaseError or "malformed" in str(error)
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"a cache holds texts under texts, not {type(text).__name__}")
+    # Here, because it would fail all texts that are committed with it.
+    if not text.isascii():
+        text.encode()

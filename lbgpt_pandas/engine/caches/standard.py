@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lbgpt_pandas.engine.caches.lifetime import renew_after_fork
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
+from lbgpt_pandas.engine.errors import ConfigurationError
+from lbgpt_pandas.engine.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,10 +23,14 @@ if TYPE_CHECKING:
 
 ENVELOPE_VERSION = 1
 
+KEYS_A_LOOKUP = 10_000
+"""Keys that are looked up and verified before the event loop gets its turn."""
+
 _RESPONSE = b',"resp":'
 _BEGIN = b'{"v":%d,"sha256":"' % ENVELOPE_VERSION
 _DIGEST_LENGTH = 64
 _AFTER_DIGEST = b'",'
+_LONGEST_REASON = 200
 
 
 class CorruptEntry(ValueError):
@@ -51,14 +59,31 @@ def seal(
         JSON: ``v``, ``sha256``, ``key``, ``created``, ``family``, ``model``, ``resp``. The
         checksum covers all that follows it, byte for byte, so that it is verified without
         writing the JSON again.
+
+    Raises
+    ------
+    TypeError
+        If `payload` is not JSON data.
     """
     about = {"key": key, "created": created.isoformat(), "family": family, "model": model}
-    covered = orjson.dumps(about)[1:-1] + _RESPONSE + orjson.dumps(payload)
+    covered = _dump(about)[1:-1] + _RESPONSE + _dump(payload)
     return _wrap(covered).decode()
 
 
 def unseal(key: str, text: str) -> dict[str, object]:
     """Read the answer out of its envelope.
+
+    Parameters
+    ----------
+    key : str
+        What it was stored under.
+    text : str
+        The envelope.
+
+    Returns
+    -------
+    dict
+        The provider's answer, the caller's own.
 
     Raises
     ------
@@ -72,10 +97,11 @@ def unseal(key: str, text: str) -> dict[str, object]:
     covered = raw[len(_BEGIN) + _DIGEST_LENGTH + len(_AFTER_DIGEST) : -1]
     if raw != _wrap(covered):
         raise CorruptEntry("the entry's checksum does not fit its content")
-    about, _, response = covered.partition(_RESPONSE)
-    if orjson.loads(b"{" + about + b"}")["key"] != key:
+    if not covered.startswith(_dump({"key": key})[1:-1] + b","):
         raise CorruptEntry("the entry belongs to another key")
-    payload: dict[str, object] = orjson.loads(response)
+    payload = _load(covered.partition(_RESPONSE)[2])
+    if not isinstance(payload, dict):
+        raise CorruptEntry("the entry holds no answer")
     return payload
 
 
@@ -84,11 +110,30 @@ def _wrap(covered: bytes) -> bytes:
     return b"".join((_BEGIN, digest, _AFTER_DIGEST, covered, b"}"))
 
 
+def _dump(value: object) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # Lone surrogates and long integers, which a provider's JSON may hold.
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _load(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except ValueError:
+        pass
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise CorruptEntry("the entry is not JSON") from error
+
+
 class StandardTier:
     """What the pipeline knows of the exact cache: find answers, save answers, never fail.
 
     A store that cannot be read is a row of misses, one that cannot be written is left alone
-    for the rest of the process or until `reset`; either is told once.
+    until `reset`; either is told once. Plain data: any event loop and any thread may use it.
 
     Parameters
     ----------
@@ -100,21 +145,28 @@ class StandardTier:
     Attributes
     ----------
     hits, misses, corrupt, read_failures, write_failures : int
-        What has happened so far.
+        What has happened so far. A key that could not be looked up, or whose entry was corrupt,
+        is a miss.
     """
 
     def __init__(self, cache: Cache, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self.cache = cache
         self._clock = clock
-        self._lock = threading.Lock()
         self._notices: list[str] = []
         self._told: set[str] = set()
+        self._damaged: set[str] = set()
         self._writable = True
         self.hits = self.misses = self.corrupt = 0
         self.read_failures = self.write_failures = 0
+        self.after_fork()
+        renew_after_fork(self)
 
     def __repr__(self) -> str:
         return f"StandardTier({self.cache!r})"
+
+    def after_fork(self) -> None:
+        """Replace the lock, which a thread of the parent may have held."""
+        self._lock = threading.Lock()
 
     async def find(self, keys: Sequence[str]) -> dict[str, dict[str, object]]:
         """Return the verified answers of those `keys` that are stored.
@@ -122,22 +174,34 @@ class StandardTier:
         Parameters
         ----------
         keys : sequence of str
-            Any number; looked up together.
+            Any number, each once; looked up together.
+
+        Returns
+        -------
+        dict
+            Answers by key. Missing are keys that are not stored, those whose entry is corrupt
+            (it is removed), and all that a failing store did not give.
+
+        Raises
+        ------
+        ConfigurationError
+            If the store is refused as a whole, such as a directory that others may write to.
         """
+        found: dict[str, dict[str, object]] = {}
         try:
-            texts = await self.cache.get_many(keys)
+            for start in range(0, len(keys), KEYS_A_LOOKUP):
+                texts = await self.cache.get_many(keys[start : start + KEYS_A_LOOKUP])
+                for key, text in texts.items():
+                    try:
+                        found[key] = unseal(key, text)
+                    except CorruptEntry:
+                        await self._discard(key)
+        except ConfigurationError:
+            raise
         except Exception as error:  # noqa: BLE001  # the store is anybody's code
-            self.read_failures += 1
-            self._tell("read", f"the cache cannot be read, rows are asked anew: {error}")
-            return {}
-        found = {}
-        for key, text in texts.items():
-            try:
-                found[key] = unseal(key, text)
-            except ValueError:
-                await self._discard(key)
-        self.hits += len(found)
-        self.misses += len(keys) - len(found)
+            self._count(read_failures=1)
+            self._tell("read", f"the cache cannot be read, rows are asked anew: {_reason(error)}")
+        self._count(hits=len(found), misses=len(keys) - len(found))
         return found
 
     async def save(
@@ -149,7 +213,7 @@ class StandardTier:
         payload: dict[str, object],
         replace: bool = False,
     ) -> bool:
-        """Store an answer.
+        """Store an answer; a failing store never raises.
 
         Parameters
         ----------
@@ -160,7 +224,7 @@ class StandardTier:
         payload : dict
             The provider's answer.
         replace : bool, default False
-            Whether an answer that is stored already gives way.
+            Whether an answer that is stored already gives way. A corrupt one always does.
 
         Returns
         -------
@@ -169,17 +233,27 @@ class StandardTier:
         """
         if not self._writable:
             return False
-        text = seal(key, family=family, model=model, payload=payload, created=self._clock.wall())
         try:
-            await self.cache.set(key, text, replace=replace)
+            text = seal(
+                key, family=family, model=model, payload=payload, created=self._clock.wall()
+            )
+        except (TypeError, ValueError, RecursionError) as error:
+            # The answer is at fault, not the store.
+            self._count(write_failures=1)
+            self._tell("seal", f"an answer cannot be kept in the cache: {_reason(error)}")
+            return False
+        try:
+            await self.cache.set(key, text, replace=replace or key in self._damaged)
         except Exception as error:  # noqa: BLE001  # the store is anybody's code
-            self.write_failures += 1
             self._writable = False
+            self._count(write_failures=1)
             self._tell(
                 "write",
-                f"the cache cannot be written, answers are returned but not kept: {error}",
+                f"the cache cannot be written, answers are returned but not kept: {_reason(error)}",
             )
             return False
+        with self._lock:
+            self._damaged.discard(key)
         return True
 
     def reset(self) -> None:
@@ -196,15 +270,27 @@ class StandardTier:
         return [*notices, *getattr(self.cache, "take_notices", list)()]
 
     async def _discard(self, key: str) -> None:
-        self.corrupt += 1
+        self._count(corrupt=1)
         self._tell("corrupt", "cache entries are damaged; they are removed and asked anew")
+        with self._lock:
+            # Not every store can delete, and a damaged entry must not keep its place.
+            self._damaged.add(key)
         try:
             await self.cache.delete(key)
         except Exception as error:  # noqa: BLE001  # the store is anybody's code
-            self._tell("delete", f"a damaged cache entry cannot be removed: {error}")
+            self._tell("delete", f"a damaged cache entry cannot be removed: {_reason(error)}")
+
+    def _count(self, **events: int) -> None:
+        with self._lock:
+            for name, number in events.items():
+                setattr(self, name, getattr(self, name) + number)
 
     def _tell(self, topic: str, text: str) -> None:
         with self._lock:
             if topic not in self._told:
                 self._told.add(topic)
                 self._notices.append(text)
+
+
+def _reason(error: Exception) -> str:
+    return redact(f"{type(error).__name__}: {error}")[:_LONGEST_REASON]

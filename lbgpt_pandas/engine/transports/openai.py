@@ -265,7 +265,10 @@ def connection_error(error: BaseException) -> RequestError:
     detail = redact(str(chain[-1]) or type(chain[-1]).__name__)[:200]
     if any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
         return AuthError(f"the server's TLS certificate was not accepted: {detail}", code="tls")
-    if names & _UNSENT or any(isinstance(link, ConnectionRefusedError) for link in chain):
+    # httpx_aiohttp calls a connection that broke in use a ConnectError as well; underneath,
+    # aiohttp tells the two apart.
+    is_unsent = bool(names & _UNSENT) and "ClientOSError" not in names
+    if is_unsent or any(isinstance(link, ConnectionRefusedError) for link in chain):
         return ConnectionFailed(f"no connection to the provider: {detail}", code="connect")
     if any("Timeout" in name for name in names):
         return Timeout(f"the provider did not answer in time: {detail}", maybe_billed=True)

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lbgpt_pandas.engine.caches.disk import DATABASE, DiskCache, default_directory, safe_disk
+from lbgpt_pandas.engine.caches.database import DATABASE
+from lbgpt_pandas.engine.caches.disk import DiskCache, default_directory
+from lbgpt_pandas.engine.caches.safedisk import SafeDisk
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.errors import ConfigurationError
 
@@ -98,7 +100,7 @@ async def test_a_planted_pickle_is_not_run(cache, tmp_path):
     assert await cache.get_many(["a"]) == {}
     import diskcache
 
-    with diskcache.Cache(str(cache.directory), disk=safe_disk()) as store:
+    with diskcache.Cache(str(cache.directory), disk=SafeDisk) as store:
         with pytest.raises(ValueError, match="not plain text"):
             store["a"]
         with pytest.raises(ValueError, match="pickle"):

@@ -1,0 +1,117 @@
+"""The command line: ``python -m lbgpt_pandas demo``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import lbgpt_pandas as lb
+from lbgpt_pandas.datasets import load_openings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+TEMPLATE = "{opening}\n\nThe mood of this sentence is"
+GRAMMAR = 'root ::= "cheerful" | "gloomy" | "calm"'
+"""The model may answer nothing else; llama.cpp's own notation."""
+
+SHOWN_ROWS = 12
+FAILED, MISUSED = 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        By default those of the process.
+
+    Returns
+    -------
+    int
+        0; 1 if rows failed; 2 if the command cannot run as given.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except lb.ConfigurationError as error:
+        print(f"lbgpt_pandas: {error}", file=sys.stderr)
+        return MISUSED
+    return status
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Ask the embedded model about every row of a table, twice."""
+    table = load_openings().head(options.rows)
+    with ExitStack() as stack:
+        if options.fresh:
+            directory = stack.enter_context(tempfile.TemporaryDirectory())
+            stack.enter_context(lb.using(cache=directory))
+        print(f"{len(table)} opening sentences, one question each:\n\n  {TEMPLATE!r}\n")
+        print(
+            "First run. A model of 135 million parameters answers on this processor, as cheerful, "
+            "gloomy or calm; it is often wrong, a larger one takes the same line.\n"
+        )
+        table["mood"] = _ask(table)
+        first = lb.last_run()
+        print(_excerpt(table), first, sep="\n\n")
+        print("\nSecond run: the same line again.")
+        again = _ask(table)
+        second = lb.last_run()
+        print(second)
+    if first is None or second is None or first.summary.snapshot.failed:
+        return FAILED
+    is_same = again.equals(table["mood"])
+    print(
+        f"\n{second.summary.snapshot.cached} of {len(table)} rows came from the cache, "
+        f"{second.summary.calls} calls were made, the column is "
+        f"{'the same' if is_same else 'DIFFERENT'}."
+    )
+    return 0 if is_same and not second.summary.calls else FAILED
+
+
+def _ask(table: pd.DataFrame) -> pd.Series:
+    return table.lbgpt.complete(  # type: ignore[no-any-return]  # accessors have no types
+        TEMPLATE, model="local", temperature=0, max_tokens=8, grammar=GRAMMAR
+    )
+
+
+def _excerpt(table: pd.DataFrame) -> str:
+    short = table[["title", "opening", "mood"]].head(SHOWN_ROWS).copy()
+    short["title"] = short["title"].str.slice(0, 32)
+    short["opening"] = short["opening"].str.slice(0, 56) + " ..."
+    left_out = len(table) - len(short)
+    return short.to_string(index=False) + (f"\n... and {left_out} more" if left_out > 0 else "")
+
+
+def _row_count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("give a whole number of at least 1")
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lbgpt_pandas", description="Run a language model over every row of a table."
+    )
+    commands = parser.add_subparsers(title="commands", required=True)
+    show = commands.add_parser(
+        "demo",
+        help="ask the embedded language model about a table that ships with the package",
+        description=demo.__doc__,
+    )
+    show.add_argument("--rows", type=_row_count, help="only the first ROWS rows")
+    show.add_argument("--fresh", action="store_true", help="do not use answers of an earlier demo")
+    show.set_defaults(run=demo)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
