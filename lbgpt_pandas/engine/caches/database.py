@@ -190,7 +190,7 @@ def _make_file(path: Path) -> None:
 def _make_tables(directory: Path, journal_mode: str) -> None:
     import diskcache  # noqa: PLC0415  # at first use: it takes as long as the rest of the engine
 
-    from lbgpt_pandas.engine.caches.safedisk import INLINE, SafeDisk  # noqa: PLC0415  # diskcache
+    from lbgpt_pandas.engine.caches.safedisk import SafeDisk  # noqa: PLC0415  # diskcache
 
     # In two steps, so that what a failing __init__ has opened can be closed.
     store = diskcache.Cache.__new__(diskcache.Cache)
@@ -202,7 +202,6 @@ def _make_tables(directory: Path, journal_mode: str) -> None:
             eviction_policy="none",
             cull_limit=0,
             size_limit=FOREVER,
-            disk_min_file_size=INLINE,
             sqlite_journal_mode=journal_mode,
             sqlite_synchronous=1,
             # With it a row takes twice as long to write.

@@ -11,6 +11,9 @@ from lbgpt_pandas.engine.errors import ConfigurationError
 
 PRIVATE_DIRECTORY, PRIVATE_FILE = 0o700, 0o600
 
+MOUNTS = Path("/proc/mounts")
+"""What is mounted where, on Linux."""
+
 NETWORK_FILE_SYSTEMS = frozenset(
     {
         *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs"),
@@ -69,15 +72,13 @@ def check_private(directory: Path) -> None:
         )
 
 
-def network_file_system(directory: Path, *, mounts: Path = Path("/proc/mounts")) -> str | None:
+def network_file_system(directory: Path) -> str | None:
     """Return the kind of network file system that a directory lies on, such as ``"nfs4"``.
 
     Parameters
     ----------
     directory : path
         An existing directory.
-    mounts : path
-        The list of mounts; where there is none nothing is known.
 
     Returns
     -------
@@ -85,7 +86,7 @@ def network_file_system(directory: Path, *, mounts: Path = Path("/proc/mounts"))
         None on a disk of this machine, and where it cannot be told.
     """
     try:
-        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
     place = directory.resolve()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import diskcache
-
-INLINE = 2**62
-"""Characters up to which a value stays in the database: all, no file lies beside it."""
 
 _MODE_RAW = 1
 
@@ -17,14 +15,7 @@ class SafeDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
 
     diskcache pickles what it does not know on the way in. On the way out it unpickles whatever
     its database says is a pickle, and so runs the code of a planted row; its ``JSONDisk`` does
-    so, too. Here neither happens, for keys or values.
-
-    Parameters
-    ----------
-    directory : str
-        Given by diskcache.
-    min_file_size, pickle_protocol : int
-        Given by diskcache and not used: values never become files or pickles.
+    so, too. Here neither happens, for keys or values, and no value becomes a file.
 
     Examples
     --------
@@ -34,10 +25,6 @@ class SafeDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
     ...     cache["question"]
     'answer'
     """
-
-    def __init__(self, directory: str, min_file_size: int = 0, pickle_protocol: int = 0) -> None:
-        del min_file_size
-        super().__init__(directory, min_file_size=INLINE, pickle_protocol=pickle_protocol)
 
     def put(self, key: object) -> Any:
         """Return the columns of a key.
@@ -70,8 +57,11 @@ class SafeDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
         TypeError
             If it is neither str nor bytes.
         """
+        del read, key
         _check_text("value", value)
-        return super().store(value, read, key=key)
+        # Long ones as well: diskcache would put them into files, which nothing here reads.
+        kept = sqlite3.Binary(value) if isinstance(value, bytes) else value
+        return 0, _MODE_RAW, None, kept
 
     def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> Any:  # noqa: FBT001
         """Return the value of a row.

