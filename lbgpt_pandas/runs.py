@@ -95,6 +95,9 @@ class RowRun:
             earlier=earlier,
             clock=engine.clock,
         )
+        if errors == "raise" and plan.errors:
+            # Known before the first paid call: what is cached is looked up, nothing is sent.
+            self.batch.stop()
 
     def run(self) -> pd.Series[Any]:
         """Run on the engine's loop while this thread draws progress."""

@@ -158,7 +158,7 @@ class Batch:
         self._started_at = self._clock.monotonic()
         try:
             misses = await self._look_up()
-            if misses:
+            if misses and not self._stopped:
                 async with self.engine:
                     await self._ask(self._leaders(misses))
         finally:

@@ -136,7 +136,7 @@ async def test_a_row_that_met_the_dying_model_says_what_ended_it():
 @model_needed
 def test_nothing_piles_up_while_it_answers():
     alone = LocalGPT(slots=1, threads=1)
-    texts = [f"{n} " + " ".join(str(n * k) for k in range(40)) for n in range(1, 13)]
+    texts = [f"{n} " + " ".join(str(n * k) for k in range(40)) for n in range(1, 9)]
     alone.chat_completion_list([ask(texts[0], max_tokens=1)])
     process = LocalServer.get(slots=1, threads=1)
     memory = psutil.Process(process.pid)

@@ -45,6 +45,10 @@ async def hang(log):
         log.append("stopped")
 
 
+FORKING = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
+"""From 3.12 on Python warns of every fork beside threads."""
+
+
 def run_script(tmp_path, source, *, options=("-W", "error")):
     """Run Python source in a process of its own; 8 seconds at most."""
     script = tmp_path / "script.py"
@@ -550,7 +554,7 @@ def test_a_fork_gets_its_own_loop_and_leaves_the_parents_alone(tmp_path):
             await asyncio.sleep(0.01)
         run_sync(close())
         """,
-        options=(),  # 3.12 warns of every fork beside threads
+        options=FORKING,
     )
     assert result.stderr == ""
     assert result.stdout.split("\n") == ["b'before\\n'", "child", "0 b'after\\n'", ""]
@@ -583,7 +587,7 @@ def test_a_fork_does_not_run_the_finally_of_the_parents_work(tmp_path):
             os._exit(0)
         os.waitpid(child, 0)
         """,
-        options=(),
+        options=FORKING,
     )
     assert (result.stdout, result.stderr) == ("parent\n", "")
 
@@ -606,6 +610,6 @@ def test_a_fork_in_the_middle_of_another_threads_start_does_not_hang(tmp_path):
         loop._lock.release()
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         """,
-        options=(),
+        options=FORKING,
     )
     assert (result.stdout, result.stderr) == ("7\n", "")

@@ -180,6 +180,14 @@ def test_raise_stops_and_carries_report_and_result():
     }  # fmt: skip
 
 
+def test_raise_sends_nothing_if_a_row_cannot_be_sent():
+    engine = ScriptedGPT("ok")
+    frame = pd.DataFrame({"t": ["fine", b"raw"]})
+    with pytest.raises(lb.RowErrors, match="1 InvalidInput"):
+        frame.lbgpt.complete("{t}", engine=engine, errors="raise")
+    assert engine.requests == []
+
+
 def test_the_report_has_a_line_for_each_row():
     with pytest.warns(lb.RowErrorsWarning):
         CITIES.lbgpt.complete("{city}", engine=ScriptedGPT(fail_on("Rome"), name="east"))

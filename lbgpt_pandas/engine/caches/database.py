@@ -83,7 +83,8 @@ class Database:
             _make_file(self._path)
             _make_tables(directory, journal_mode)
         self._file = _identity(self._path)
-        self._reader = _Connection(partial(_open_reader, self._path))
+        open_reader = _open_read_only if read_only else _open_reader
+        self._reader = _Connection(partial(open_reader, self._path))
         self._writer = _Connection(partial(_open_writer, self._path, journal_mode))
 
     def get_many(self, keys: Sequence[str]) -> dict[str, str]:
@@ -214,6 +215,13 @@ def _make_tables(directory: Path, journal_mode: str) -> None:
 
 
 def _open_reader(path: Path) -> sqlite3.Connection:
+    # Not "ro": such a connection leaves the side files behind when it is the last one.
+    connection = _connect(path, "mode=rw")
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _open_read_only(path: Path) -> sqlite3.Connection:
     try:
         return _connect(path, "mode=ro")
     except sqlite3.OperationalError as error:

@@ -69,7 +69,7 @@ async def test_the_first_writer_wins_unless_it_is_replaced(cache):
 
 
 async def test_many_at_once_and_large_ones(cache):
-    texts = {str(number): "x" * (number * 20) for number in range(5_000)} | {"big": "ü" * 2**20}
+    texts = {str(number): "x" * (number * 20) for number in range(2_000)} | {"big": "ü" * 2**20}
     await asyncio.gather(*(cache.set(key, text) for key, text in texts.items()))
     assert await cache.get_many(list(texts)) == texts
     assert await cache.get_many([]) == {}
@@ -77,11 +77,11 @@ async def test_many_at_once_and_large_ones(cache):
 
 async def test_any_text_comes_back_as_it_was(cache):
     texts = ["", "\x00 a \x00", "e\u0301 \u00e9", "🏳️‍🌈", "\u202eabc", "'); DROP TABLE Cache;"]
-    for text in texts:
-        await cache.set("k" + text.replace("\x00", ""), text)
-    found = await cache.get_many(["k" + text.replace("\x00", "") for text in texts])
-    assert list(found.values()).sort() == texts.sort()
-    assert set(found.values()) == set(texts)
+    for number, text in enumerate(texts):
+        await cache.set(f"k{number}", text)
+        await cache.set("k" + text, text)
+    found = await cache.get_many([f"k{number}" for number in range(len(texts))])
+    assert found == {f"k{number}": text for number, text in enumerate(texts)}
 
 
 async def test_what_is_no_text_is_refused_alone(cache):
@@ -138,7 +138,7 @@ def test_over_several_loops_and_threads(tmp_path):
 
 
 def files_open_below(directory):
-    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+    links = list(Path("/proc/self/fd").iterdir())
     return [link for link in links if str(directory) in os.path.realpath(link)]
 
 
