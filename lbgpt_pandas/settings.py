@@ -18,6 +18,7 @@ from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import SUPPORTED_MODES
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT, LocalGPT
+from lbgpt_pandas.engine.report import inert_html
 from lbgpt_pandas.engine.secrets import Secret
 
 if TYPE_CHECKING:
@@ -77,11 +78,9 @@ class Settings:
     event_loop: EventLoop = "thread"
 
     def _repr_html_(self) -> str:
-        import html  # noqa: PLC0415  # only a notebook asks for it
-
         rows = "".join(
             f"<tr><th style='text-align:left'>{name}</th>"
-            f"<td style='text-align:left'>{html.escape(repr(getattr(self, name)))}</td></tr>"
+            f"<td style='text-align:left'>{inert_html(repr(getattr(self, name)))}</td></tr>"
             for name in self.__slots__
         )
         return f"<table><tbody>{rows}</tbody></table>"

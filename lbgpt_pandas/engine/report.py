@@ -133,20 +133,28 @@ class RunSummary:
         """Return a table with inline styles; every text from outside is escaped."""
         cell = 'style="text-align:left;padding:2px 12px 2px 0;vertical-align:top"'
         rows = [
-            f"<tr><th {cell}>{html.escape(label)}</th><td {cell}>{html.escape(text)}</td></tr>"
+            f"<tr><th {cell}>{inert_html(label)}</th><td {cell}>{inert_html(text)}</td></tr>"
             for label, text in self.lines()
         ]
         rows += [
-            f"<tr><th {cell}>{count:,} × {html.escape(name)}</th>"
-            f"<td {cell}>{html.escape(self.example.get(name, ''))}</td></tr>"
+            f"<tr><th {cell}>{count:,} × {inert_html(name)}</th>"
+            f"<td {cell}>{inert_html(self.example.get(name, ''))}</td></tr>"
             for name, count in self.errors.items()
         ]
-        caption = html.escape(f"lbgpt run · {self.model} · {self.engine}")
+        caption = inert_html(f"lbgpt run · {self.model} · {self.engine}")
         return (
             '<table style="font-family:var(--jp-code-font-family, monospace)">'
             f'<caption style="text-align:left;font-weight:bold">{caption}</caption>'
             f"<tbody>{''.join(rows)}</tbody></table>"
         )
+
+
+def inert_html(text: str) -> str:
+    """Escape a text so that a notebook shows it as it is: no markup, and no formula.
+
+    Notebooks typeset what stands between two dollar signs, unless each has an element of its own.
+    """
+    return html.escape(text).replace("$", "<span>$</span>")
 
 
 def money(usd: float | None) -> str:

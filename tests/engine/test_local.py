@@ -92,9 +92,16 @@ def test_an_answer_under_a_schema_fits_it():
 
 
 @model_needed
-async def test_a_prompt_over_the_context_is_a_row_error():
-    with pytest.raises(ContextTooLong):
-        await LocalGPT(**SETTINGS).chat_completion(**ask("word " * 4_000))
+async def test_each_row_has_the_whole_context_and_no_more():
+    engine = LocalGPT(slots=2, threads=1, context=512)
+    async with engine:
+        fits, over = await asyncio.gather(
+            engine.chat_completion(**ask("word " * 360)),
+            engine.chat_completion(**ask("word " * 600)),
+            return_exceptions=True,
+        )
+    assert fits.usage.prompt_tokens > 360
+    assert isinstance(over, ContextTooLong)
 
 
 @model_needed
@@ -175,8 +182,10 @@ match sys.argv[1]:
             sys.exit(0)
         os.wait()
         print(server.is_running(), get() is server, flush=True)
+        until, end = os.pipe()
         if os.fork() == 0:
-            sys.stdin.read()
+            os.close(end)
+            os.read(until, 1)
             os._exit(0)
         began = time.monotonic()
         server.close()

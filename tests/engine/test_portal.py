@@ -45,7 +45,7 @@ async def hang(log):
         log.append("stopped")
 
 
-FORKING = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
+FORKING = ("-W", "ignore:This process:DeprecationWarning")
 """From 3.12 on Python warns of every fork beside threads."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import warnings
 
 import pandas as pd
@@ -219,6 +220,7 @@ def test_model_output_is_inert_in_html():
         CITIES.head(1).lbgpt.complete("{city}", engine=engine, model=nasty)
     html = lb.last_run()._repr_html_() + lb.settings()._repr_html_()
     assert "<img" not in html
+    assert re.search(r"\$[^<]", html) is None
     assert "</script>" not in html
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from lbgpt_pandas.engine.caches.base import UNREADABLE
+from lbgpt_pandas.engine.caches.adapters import UNREADABLE
 from lbgpt_pandas.engine.caches.directory import PRIVATE_FILE
 from lbgpt_pandas.engine.caches.lifetime import close_at_fork_and_exit
 

@@ -12,17 +12,13 @@ import sys
 import threading
 from collections import OrderedDict, UserDict, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import diskcache
 import pytest
 
-from lbgpt_pandas.engine.caches.base import (
-    UNREADABLE,
-    AsyncMethodCache,
-    MemoryCache,
-    MethodCache,
-    adapt,
-)
+from lbgpt_pandas.engine.caches.adapters import UNREADABLE, AsyncMethodCache, MethodCache
+from lbgpt_pandas.engine.caches.base import MemoryCache, adapt
 from lbgpt_pandas.engine.caches.safedisk import SafeDisk
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.errors import ConfigurationError
@@ -280,6 +276,20 @@ async def test_a_safe_diskcache_is_used(tmp_path, make):
     (store.cache if isinstance(store, diskcache.Index) else store).close()
 
 
+def files_open_below(directory):
+    links = list(Path("/proc/self/fd").iterdir())
+    return [link for link in links if str(directory) in os.path.realpath(link)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+async def test_threads_leave_no_connection_of_a_diskcache_open(tmp_path):
+    with diskcache.Cache(str(tmp_path), disk=SafeDisk) as store:
+        cache = adapt(store)
+        await cache.set("a", "1")
+        await asyncio.gather(*(cache.get_many(["a"]) for _ in range(8)))
+    assert not files_open_below(tmp_path)
+
+
 class Bomb:
     """Leaves a directory behind if it is ever unpickled."""
 
@@ -304,8 +314,6 @@ async def test_a_pickle_in_a_safe_diskcache_is_one_miss_and_gone(tmp_path):
         assert tier.corrupt == 1
         assert len(tier.take_notices()) == 1
         assert "a" not in store
-        # Threads of asyncio.to_thread keep their own connections, which diskcache cannot close.
-        await asyncio.get_running_loop().shutdown_default_executor()
     assert not (tmp_path / "exploded").exists()
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from lbgpt_pandas.engine.caches import directory as directory_module
 from lbgpt_pandas.engine.caches import group_writer
-from lbgpt_pandas.engine.caches.base import UNREADABLE
+from lbgpt_pandas.engine.caches.adapters import UNREADABLE
 from lbgpt_pandas.engine.caches.database import DATABASE
 from lbgpt_pandas.engine.caches.disk import DiskCache, default_directory
 from lbgpt_pandas.engine.caches.safedisk import SafeDisk
