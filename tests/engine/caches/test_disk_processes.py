@@ -48,7 +48,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 def start(script, *arguments):
-    command = [sys.executable, "-X", "dev", "-W", "error", "-c", script, *map(str, arguments)]
+    command = [sys.executable, "-W", "error", "-c", script, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
