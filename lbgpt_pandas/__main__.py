@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-TEMPLATE = "{opening}\n\nThe mood of this sentence is"
-GRAMMAR = 'root ::= "cheerful" | "gloomy" | "calm"'
+TEMPLATE = "{opening}"
+# The best of forty wordings: right on 23 of 32 openings that were labelled by hand (chance: 16),
+# 19 of which helped to choose it; on the other 13 it was right 8 times.
+SYSTEM = "Classify the sentiment of the text as positive or negative."
+GRAMMAR = 'root ::= "positive" | "negative"'
 """The model may answer nothing else; llama.cpp's own notation."""
 
 SHOWN_ROWS = 12
@@ -43,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except lb.ConfigurationError as error:
         print(f"lbgpt_pandas: {error}", file=sys.stderr)
         return MISUSED
+    except BrokenPipeError:
+        # The reader, such as head, has gone; Python would complain once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     return status
 
 
@@ -53,12 +61,12 @@ def demo(options: argparse.Namespace) -> int:
         if options.fresh:
             directory = stack.enter_context(tempfile.TemporaryDirectory())
             stack.enter_context(lb.using(cache=directory))
-        print(f"{len(table)} opening sentences, one question each:\n\n  {TEMPLATE!r}\n")
+        print(f"{len(table)} opening sentences, one question each:\n\n  {SYSTEM}\n")
         print(
-            "First run. A model of 135 million parameters answers on this processor, as cheerful, "
-            "gloomy or calm; it is often wrong, a larger one takes the same line.\n"
+            "First run. A model of 135 million parameters answers on this processor; it is often "
+            "wrong, a larger one takes the same line.\n"
         )
-        table["mood"] = _ask(table)
+        table["sentiment"] = _ask(table)
         first = lb.last_run()
         print(_excerpt(table), first, sep="\n\n")
         print("\nSecond run: the same line again.")
@@ -67,7 +75,7 @@ def demo(options: argparse.Namespace) -> int:
         print(second)
     if first is None or second is None or first.summary.snapshot.failed:
         return FAILED
-    is_same = again.equals(table["mood"])
+    is_same = again.equals(table["sentiment"])
     print(
         f"\n{second.summary.snapshot.cached} of {len(table)} rows came from the cache, "
         f"{second.summary.calls} calls were made, the column is "
@@ -78,12 +86,12 @@ def demo(options: argparse.Namespace) -> int:
 
 def _ask(table: pd.DataFrame) -> pd.Series:
     return table.lbgpt.complete(  # type: ignore[no-any-return]  # accessors have no types
-        TEMPLATE, model="local", temperature=0, max_tokens=8, grammar=GRAMMAR
+        TEMPLATE, system=SYSTEM, model="local", temperature=0, max_tokens=8, grammar=GRAMMAR
     )
 
 
 def _excerpt(table: pd.DataFrame) -> str:
-    short = table[["title", "opening", "mood"]].head(SHOWN_ROWS).copy()
+    short = table[["title", "opening", "sentiment"]].head(SHOWN_ROWS).copy()
     short["title"] = short["title"].str.slice(0, 32)
     short["opening"] = short["opening"].str.slice(0, 56) + " ..."
     left_out = len(table) - len(short)

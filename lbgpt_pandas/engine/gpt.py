@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.types import Completion
 
 OPENAI_FAMILY = "openai"
+LOCAL_TIMEOUT_S = 900.0
 NO_KEY = "EMPTY"
 """What servers without authentication (vLLM, llama-server) are conventionally given as a key."""
 
@@ -189,12 +190,12 @@ class LocalGPT(_BaseGPT):
     threads : int, optional
         Processor threads; by default one for each core.
     context : int, optional
-        Tokens of prompt and answer together, for one row; by default what the model was
-        trained on, at most 2,048.
+        Tokens of prompt and answer together, for one row; 2,048 by default.
     cache : object, optional
         The exact cache; see `Pipeline`.
     **settings
-        Of `Pipeline`.
+        Of `Pipeline`; ``request_timeout`` is 900 seconds, because a long answer takes a small
+        processor minutes and there is nobody else to ask.
 
     Raises
     ------
@@ -217,6 +218,7 @@ class LocalGPT(_BaseGPT):
         **settings: Any,
     ) -> None:
         settings.setdefault("max_parallel_calls", slots)
+        settings.setdefault("request_timeout", LOCAL_TIMEOUT_S)
         super().__init__(cache=cache, **settings)
         self._model = model
         self._slots, self._threads, self._context = slots, threads, context

@@ -30,6 +30,9 @@ _RESPONSE = b',"resp":'
 _BEGIN = b'{"v":%d,"sha256":"' % ENVELOPE_VERSION
 _DIGEST_LENGTH = 64
 _AFTER_DIGEST = b'",'
+_BY_JSON = b" "
+"""Begins what orjson could not write; it would read a long integer as a float."""
+
 _LONGEST_REASON = 200
 
 
@@ -66,7 +69,7 @@ def seal(
         If `payload` is not JSON data.
     """
     about = {"key": key, "created": created.isoformat(), "family": family, "model": model}
-    covered = _dump(about)[1:-1] + _RESPONSE + _dump(payload)
+    covered = _inside(about) + _RESPONSE + _dump(payload)
     return _wrap(covered).decode()
 
 
@@ -97,7 +100,7 @@ def unseal(key: str, text: str) -> dict[str, object]:
     covered = raw[len(_BEGIN) + _DIGEST_LENGTH + len(_AFTER_DIGEST) : -1]
     if raw != _wrap(covered):
         raise CorruptEntry("the entry's checksum does not fit its content")
-    if not covered.startswith(_dump({"key": key})[1:-1] + b","):
+    if not covered.startswith(_inside({"key": key}) + b","):
         raise CorruptEntry("the entry belongs to another key")
     payload = _load(covered.partition(_RESPONSE)[2])
     if not isinstance(payload, dict):
@@ -110,21 +113,24 @@ def _wrap(covered: bytes) -> bytes:
     return b"".join((_BEGIN, digest, _AFTER_DIGEST, covered, b"}"))
 
 
+def _inside(members: dict[str, str]) -> bytes:
+    """Write the members of an object without its braces, each by itself."""
+    return b",".join(
+        b'"%s":%s' % (name.encode(), _dump(text).lstrip(_BY_JSON)) for name, text in members.items()
+    )
+
+
 def _dump(value: object) -> bytes:
     try:
         return orjson.dumps(value)
     except TypeError:
         # Lone surrogates and long integers, which a provider's JSON may hold.
-        return json.dumps(value, separators=(",", ":")).encode()
+        return _BY_JSON + json.dumps(value).encode()
 
 
 def _load(raw: bytes) -> Any:
     try:
-        return orjson.loads(raw)
-    except ValueError:
-        pass
-    try:
-        return json.loads(raw)
+        return json.loads(raw) if raw.startswith(_BY_JSON) else orjson.loads(raw)
     except (ValueError, RecursionError) as error:
         raise CorruptEntry("the entry is not JSON") from error
 

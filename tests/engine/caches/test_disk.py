@@ -306,6 +306,47 @@ async def test_a_database_damaged_while_it_is_open_is_moved_aside_once(tmp_path)
     await two.close()
 
 
+async def test_what_another_process_has_repaired_is_not_moved_aside_again(tmp_path):
+    cache, other = DiskCache(tmp_path / "cache"), DiskCache(tmp_path / "cache")
+    await cache.set("a", "1")
+    (tmp_path / "garbage").write_bytes(b"garbage" * 1_000)
+    connection = sqlite3.connect(tmp_path / "garbage")
+    attempts = []
+
+    def read(database):
+        attempts.append(database)
+        if len(attempts) == 1:
+            database.close()
+            (cache.directory / DATABASE).rename(tmp_path / "aside")
+            other._do(lambda fresh: fresh.store([("theirs", "2", False)]), writes=True)
+            connection.execute("SELECT * FROM Cache")
+        return database.get_many(["theirs"])
+
+    assert cache._do(read) == {"theirs": "2"}
+    assert len(attempts) == 2
+    assert not quarantined(cache)
+    assert not cache.take_notices()
+    connection.close()
+    await cache.close()
+    await other.close()
+
+
+async def test_an_old_log_is_not_played_into_the_new_database(cache, tmp_path):
+    await asyncio.gather(*(cache.set(key, "x" * 2_000) for key in KEYS))
+    killed = tmp_path / "killed"
+    # As a killed process leaves it: with a log that is not folded in.
+    shutil.copytree(cache.directory, killed)
+    assert (killed / f"{DATABASE}-wal").stat().st_size > 100_000
+    (killed / DATABASE).write_bytes(b"garbage" * 10_000)
+    (killed / f"{DATABASE}-shm").unlink()
+    again = DiskCache(killed)
+    assert await again.get_many(KEYS) == {}
+    await again.set("a", "1")
+    assert await again.get_many(["a"]) == {"a": "1"}
+    assert len(quarantined(again)) == 1
+    await again.close()
+
+
 async def test_an_empty_file_is_an_empty_cache(tmp_path):
     cache = await filled(tmp_path / "cache")
     (cache.directory / DATABASE).write_bytes(b"")

@@ -240,28 +240,55 @@ def test_a_directory_that_cannot_be_written_is_read(public_directory, writer_is_
     asyncio.run(cache.close())
 
 
+def test_a_directory_that_can_be_written_again_is(public_directory):
+    cache = DiskCache(public_directory)
+    asyncio.run(cache.set("a", "1"))
+    asyncio.run(cache.close())
+    database = public_directory / DATABASE
+    modes = {database: 0o400, public_directory: 0o500}
+    for path, mode in modes.items():
+        path.chmod(mode)
+        if os.getuid() == 0:
+            os.chown(path, NOBODY, NOBODY)
+
+    def child():
+        if os.getuid() == 0:
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        mine = DiskCache(public_directory)
+        assert asyncio.run(mine.get_many(["a"])) == {"a": "1"}
+        for path, mode in modes.items():
+            path.chmod(mode | 0o300)
+        asyncio.run(mine.set("b", "2"))
+        assert asyncio.run(mine.get_many(["a", "b"])) == {"a": "1", "b": "2"}
+        asyncio.run(mine.close())
+
+    check(in_child(child))
+
+
 AT_EXIT = """
 import asyncio, atexit, sys
 from lbgpt_pandas.engine.caches.disk import DiskCache
 
 cache = DiskCache(sys.argv[1])
-late = DiskCache(sys.argv[1])
 
 async def main():
     # Nobody waits for these.
-    tasks = [asyncio.ensure_future(cache.set(f"k{number}", "x" * 1_000)) for number in range(1_000)]
+    tasks = [asyncio.ensure_future(cache.set(f"k{number}", "x" * 50_000)) for number in range(1_000)]
     await asyncio.sleep(0)
 
-atexit.register(lambda: asyncio.run(late.set("late", "y")))
+if sys.argv[2:]:
+    atexit.register(lambda: asyncio.run(cache.set("late", "y")))
 asyncio.run(main())
 """
 
 
-def test_what_was_begun_is_written_when_the_interpreter_exits(tmp_path):
-    process = start(AT_EXIT, tmp_path / "cache")
+@pytest.mark.parametrize("late", [[], ["late"]])
+def test_what_was_begun_is_written_when_the_interpreter_exits(tmp_path, late):
+    process = start(AT_EXIT, tmp_path / "cache", *late)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, errors) == (0, "", "")
     # Closed properly: the log is folded into the database.
     assert side_files(tmp_path / "cache") == []
-    assert len(read(tmp_path / "cache", [*KEYS, "late"])) == 1_001
+    assert len(read(tmp_path / "cache", [*KEYS, *late])) == 1_000 + len(late)
     assert side_files(tmp_path / "cache") == []
