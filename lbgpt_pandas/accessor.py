@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from typing import TYPE_CHECKING, Any, get_args
 
 import pandas as pd
 
 from lbgpt_pandas.engine.caching import SUPPORTED_MODES, Caching
-from lbgpt_pandas.engine.errors import ConfigurationError, LbgptWarning
-from lbgpt_pandas.engine.types import PRIVATE_KEYS
+from lbgpt_pandas.engine.errors import LbgptWarning
 from lbgpt_pandas.frames import to_requests
+from lbgpt_pandas.keywords import check_name, check_sendable, split_params
 from lbgpt_pandas.runs import RowRun
 from lbgpt_pandas.settings import (
     ErrorMode,
@@ -30,23 +29,6 @@ if TYPE_CHECKING:
     from lbgpt_pandas.frames import RowPlan, col
 
 ACCESSOR_NAME = "lbgpt"
-
-OWN_KEYWORDS = (
-    "template", "messages", "model", "system", "tools", "response_format", "engine", "errors",
-    "na", "duplicates", "cache_mode", "max_parallel", "progress", "name",
-)  # fmt: skip
-
-PLANNED_KEYWORDS = frozenset({"examples", "images", "budget", "rows_per_request", "semantic"})
-
-PROVIDER_KEYWORDS = (
-    "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop", "n",
-    "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs", "user",
-    "tool_choice", "parallel_tool_calls", "reasoning_effort", "verbosity", "service_tier",
-    "metadata", "store", "prediction", "modalities", "audio", "stream_options", "extra_body",
-    "extra_headers", "extra_query", "prompt_cache_key", "safety_identifier",
-)  # fmt: skip
-
-OWN_CUTOFF, PROVIDER_CUTOFF = 0.75, 0.85
 
 
 class LbgptAccessor:
@@ -203,16 +185,11 @@ class LbgptAccessor:
         check_choice("progress", progress, (*get_args(Progress), True, False))
         check_choice("cache_mode", cache_mode, SUPPORTED_MODES)
         check_max_parallel(max_parallel)
-        check_params(params)
+        check_name(name)
+        options, given = split_params(params)
         chosen, model_name = resolve_engine(model, engine=engine)
-        passed = {"model": model_name, "tools": tools, "response_format": response_format}
-        plan = to_requests(
-            self._data,
-            **prompt,
-            params={key: value for key, value in passed.items() if value is not None}
-            | {key: value for key, value in params.items() if key not in PRIVATE_KEYS},
-            options={key: value for key, value in params.items() if key in PRIVATE_KEYS},
-        )
+        passed = {"model": model_name, "tools": tools, "response_format": response_format, **given}
+        plan = to_requests(self._data, **prompt, params=check_sendable(passed), options=options)
         _warn_of_shared_samples(plan, params, prompt["duplicates"])
         return RowRun(
             plan,
@@ -228,42 +205,6 @@ class LbgptAccessor:
 
 def _keywords(local_names: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in local_names.items() if name != "self"}
-
-
-def check_params(params: Mapping[str, object]) -> None:
-    """Find misspelt keywords among those that would be sent to the provider.
-
-    Raises
-    ------
-    TypeError
-        For a name close to one of ours or to a usual provider parameter, with the suggestion.
-    ConfigurationError
-        For a keyword of a later version, and for ``stream``.
-    """
-    for name in params:
-        if name in PLANNED_KEYWORDS:
-            raise ConfigurationError(f"{name}= is not available in this version")
-        if name == "stream" and params[name]:
-            raise ConfigurationError("stream= makes no sense for a column; leave it out")
-        if name in PRIVATE_KEYS or name in PROVIDER_KEYWORDS:
-            continue
-        close = _nearest(name)
-        if close:
-            raise TypeError(
-                f"unexpected keyword {name!r}; did you mean {close!r}? If the provider really "
-                f"takes {name!r}, give it in extra_body={{{name!r}: ...}}"
-            )
-
-
-def _nearest(name: str) -> str | None:
-    """The keyword that `name` is most likely a misspelling of, if there is one."""
-    close = [
-        *difflib.get_close_matches(name, OWN_KEYWORDS, n=1, cutoff=OWN_CUTOFF),
-        *difflib.get_close_matches(name, PROVIDER_KEYWORDS, n=1, cutoff=PROVIDER_CUTOFF),
-    ]
-    return max(
-        close, key=lambda word: difflib.SequenceMatcher(None, word, name).ratio(), default=None
-    )
 
 
 def _warn_of_shared_samples(plan: RowPlan, params: Mapping[str, object], duplicates: str) -> None:

@@ -90,7 +90,9 @@ def cell_text(value: object) -> str:
         return cell_text(inner)
     kind = type(value)
     if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
-        raise InvalidInput(f"a {kind.__name__} has no text; turn it into a str or a number first")
+        raise InvalidInput(
+            f"{kind.__name__} objects have no text; turn it into a str or a number first"
+        )
     return str(value)
 
 

@@ -303,10 +303,12 @@ class RunReport:
         """One sentence on how many rows failed, of what, the first one, and what to do."""
         shot = self.summary.snapshot
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.summary.errors.items())
-        first = "".join(
-            f" First: row {position} (index {self._run.plan.index[position]!r}): {error}"
-            for position, error in self.first_failures(1)
-        )
+        first = ""
+        for position, error in self.first_failures(1):
+            where = f"row {position} (index {self._run.plan.index[position]!r})"
+            text = str(error)
+            # A cell that cannot be sent names its row itself.
+            first = f" First: {text if text.startswith('row ') else f'{where}: {text}'}"
         return (
             f"{shot.failed:,} of {shot.rows:,} rows failed ({kinds}).{first} "
             "See lb.last_run().errors; lb.last_run().retry_failed() asks them again."

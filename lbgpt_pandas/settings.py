@@ -239,6 +239,8 @@ def _tier(cache: object) -> StandardTier | None:
     if cache is None or isinstance(cache, StandardTier):
         return cache
     if cache is UNSET or isinstance(cache, str | Path):
+        if cache == "":
+            raise ConfigurationError('cache="" is no directory; None is no cache at all')
         path = default_directory() if cache is UNSET else Path(str(cache)).expanduser()
         return _kept(_tiers, path.absolute(), lambda: StandardTier(DiskCache(path)))
     return StandardTier(adapt(cache))
@@ -275,6 +277,8 @@ def resolve_engine(model: str | None, *, engine: _BaseGPT | None = None) -> tupl
         If nothing answers or no model is named; says which variables were looked for.
     """
     check_engine(engine)
+    if model is not None and not (isinstance(model, str) and model):
+        raise ConfigurationError(f"model={model!r} is not the name of a model")
     current = settings()
     wanted = model or current.model
     chosen = engine

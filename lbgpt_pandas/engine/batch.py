@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 from lbgpt_pandas.engine.caching import NO_CACHING
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
 from lbgpt_pandas.engine.completions import read_completion
-from lbgpt_pandas.engine.errors import NotFound, QuotaExhausted, RequestError, RunAborted
+from lbgpt_pandas.engine.errors import (
+    InvalidInput,
+    NotFound,
+    QuotaExhausted,
+    RequestError,
+    RunAborted,
+)
 from lbgpt_pandas.engine.flights import Withdrawn
 from lbgpt_pandas.engine.report import RunSnapshot
 from lbgpt_pandas.engine.retry import decide
@@ -344,7 +350,7 @@ class Batch:
     def _is_hopeless(self, error: RequestError, *, retry: bool) -> bool:
         """Tell whether the run's first answers all failed alike, with nothing to wait for."""
         kind = type(error), error.code
-        if retry or error.status is None or self._answered:
+        if retry or self._answered or isinstance(error, InvalidInput):
             return False
         if self._hopeless_kind not in (None, kind):
             self._hopeless = -len(self.requests)

@@ -87,7 +87,7 @@ class ChatGPT(_BaseGPT):
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         if self.base_url and key != NO_KEY:
             check_encrypted(self.base_url)
-        self._api_key = Secret(key)
+        self._api_key = Secret(check_key(key))
         self._organization = organization
         self._http_client = http_client
 
@@ -154,7 +154,7 @@ class AzureGPT(_BaseGPT):
         check_encrypted(azure_api_base)
         self.azure_api_base = azure_api_base
         self.azure_model_map = dict(azure_model_map)
-        self._api_key = Secret(api_key) if api_key else None
+        self._api_key = Secret(check_key(api_key)) if api_key else None
         self._token_provider = azure_ad_token_provider
         self._api_version = azure_openai_version
         self._http_client = http_client
@@ -244,15 +244,35 @@ def check_encrypted(url: str) -> None:
     Raises
     ------
     ConfigurationError
-        If `url` is neither https nor on this machine.
+        If `url` is neither https nor on this machine, or holds more than an address.
     """
     address = urlsplit(url)
-    if address.scheme == "https" or (address.scheme == "http" and _is_loopback(address.hostname)):
-        return
-    raise ConfigurationError(
-        f"{address.scheme or 'no scheme'}://{address.hostname}: a key is sent by https only, "
-        'except to this machine; for a server without keys give api_key="EMPTY"'
-    )
+    if address.scheme not in {"http", "https"} or not address.hostname:
+        raise ConfigurationError(f"{address.path!r} is no address: it begins with https://")
+    if address.username or address.password or address.query:
+        raise ConfigurationError(
+            f"the address of {address.hostname} carries a user or a query, where keys end up in "
+            "logs; give api_key= instead"
+        )
+    if address.scheme == "http" and not _is_loopback(address.hostname):
+        raise ConfigurationError(
+            f"http://{address.hostname}: a key is sent by https only, except to this machine; "
+            'for a server without keys give api_key="EMPTY"'
+        )
+
+
+def check_key(key: str) -> str:
+    """Return the key without white space around it.
+
+    Raises
+    ------
+    ConfigurationError
+        If what is left cannot stand in a header.
+    """
+    bare = key.strip()
+    if not bare.isascii() or not bare.isprintable() or not bare:
+        raise ConfigurationError("the key has characters that no key has; copy it once more")
+    return bare
 
 
 def _is_loopback(host: str | None) -> bool:

@@ -215,7 +215,10 @@ class Pipeline(ABC):
         try:
             completion = await self._attempts.until_done(session, request, trail)
         except RequestError as error:
-            failure = error
+            # What raised it stays alive with its traceback: a row's error is kept as long as
+            # the report is.
+            failure = error.with_traceback(None)
+            failure.__context__ = None
         else:
             self.proven = True
             await self._store(session, request, completion, key, caching)

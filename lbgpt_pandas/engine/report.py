@@ -150,11 +150,12 @@ class RunSummary:
 
 
 def inert_html(text: str) -> str:
-    """Escape a text so that a notebook shows it as it is: no markup, and no formula.
+    """Escape a text so that a notebook shows it as it is: no markup, formula or control code.
 
     Notebooks typeset what stands between two dollar signs, unless each has an element of its own.
     """
-    return html.escape(text).replace("$", "<span>$</span>")
+    shown = "".join(letter if letter.isprintable() else " " for letter in text)
+    return html.escape(shown).replace("$", "<span>$</span>")
 
 
 def money(usd: float | None) -> str:

@@ -41,12 +41,28 @@ def test_azure_and_openai_are_one_family():
     assert AzureGPT(KEY, "https://x.openai.azure.com", {"m": "d"}).family == ChatGPT(KEY).family
 
 
-@pytest.mark.parametrize("url", ["http://10.0.0.5:8000/v1", "http://api.example/v1", "example/v1"])
+@pytest.mark.parametrize("url", ["http://10.0.0.5:8000/v1", "http://api.example/v1"])
 def test_a_key_is_not_sent_unencrypted(url):
     with pytest.raises(ConfigurationError, match="https"):
         ChatGPT(KEY, base_url=url)
     with pytest.raises(ConfigurationError, match="https"):
         AzureGPT(KEY, url, {})
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://user:pw@api.example/v1", "https://api.example/v1?key=abc", "nonsense", "http://"],
+)
+def test_an_address_is_an_address_and_nothing_more(url):
+    with pytest.raises(ConfigurationError):
+        ChatGPT(KEY, base_url=url)
+
+
+def test_a_key_is_cleaned_and_checked():
+    assert ChatGPT(KEY + "\n")._api_key.reveal() == KEY
+    for key in (KEY + "é", "sk\x00", " \n"):
+        with pytest.raises(ConfigurationError):
+            ChatGPT(key)
 
 
 def test_a_server_without_keys_may_be_anywhere():

@@ -6,11 +6,12 @@ import asyncio
 import re
 import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import lbgpt_pandas as lb
-from lbgpt_pandas.testing import FakeProvider, ScriptedGPT
+from lbgpt_pandas.testing import FakeProvider, Fault, ScriptedGPT
 
 CITIES = pd.DataFrame({"city": ["Paris", "Rome", None, "Paris"], "n": [1, 2, 3, 4]})
 
@@ -87,6 +88,15 @@ def test_system_model_and_params_are_sent():
     assert dict(request.params) == {"model": "m-1", "temperature": 0, "top_k": 3}
 
 
+def test_numpy_numbers_are_sent_as_numbers():
+    engine = ScriptedGPT("ok")
+    CITIES.head(1).lbgpt.complete(
+        "{city}", engine=engine, seed=np.int64(3), temperature=np.float32(0.1), stop=(".",)
+    )
+    params = dict(engine.requests[0].params)
+    assert params == {"model": "scripted", "seed": 3, "temperature": 0.1, "stop": ["."]}
+
+
 def test_private_keywords_are_not_sent():
     engine = ScriptedGPT("ok")
     CITIES.head(1).lbgpt.complete("{city}", request_timeout=5, engine=engine)
@@ -116,6 +126,9 @@ def test_provider_parameters_pass(keyword):
 @pytest.mark.parametrize(
     "keywords",
     [{"errors": "drop"}, {"cache_mode": "replay"}, {"cache_mode": "x"}, {"progress": "bar"},
+     {"request_timeout": "x"}, {"request_timeout": -1}, {"timeout": 3}, {"on_error": "null"},
+     {"cache": {}}, {"n": 2}, {"model": 5}, {"name": ["a"]}, {"response_format": int},
+     {"stop": {"a"}}, {"temperature": float("nan")}, {"metadata": {"a": object()}},
      {"max_parallel": 0}, {"examples": []}, {"budget": 1}, {"stream": True}, {"engine": object()},
      {"engine": "gpt-4o"}],
 )  # fmt: skip
@@ -311,6 +324,30 @@ def test_over_a_real_server_through_the_sdk():
             "A:azure row"
         ]
         assert lb.last_run().cost_usd > 0
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed(status):
+    with FakeProvider() as other:
+        location = {"location": f"{other.base_url}/chat/completions"}
+        with FakeProvider(faults=lambda _: Fault.respond(status, "", headers=location)) as server:
+            for engine in (
+                lb.ChatGPT("sk-CANARY0123456789", base_url=server.base_url),
+                lb.AzureGPT("sk-CANARY0123456789", server.azure_base, {"m": "m"}),
+            ):
+                with pytest.raises(lb.NotFound, match="redirects"):
+                    CITIES.lbgpt.complete("{city}", model="m", engine=engine)
+            assert len(server.requests) == 2
+        assert len(other.requests) == 0
+
+
+def test_errors_of_many_rows_keep_no_traceback():
+    engine = ScriptedGPT(fail_on("Rome"))
+    with pytest.warns(lb.RowErrorsWarning):
+        CITIES.lbgpt.complete("{city}", engine=engine)
+    ((_, error),) = lb.last_run().first_failures(1)
+    assert error.__traceback__ is None
+    assert error.__context__ is None
 
 
 def test_a_wrong_key_is_one_call_and_an_auth_error():

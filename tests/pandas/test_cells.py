@@ -102,7 +102,7 @@ def test_bytes_have_no_text(cell):
 
 
 def test_an_address_in_memory_is_no_text():
-    with pytest.raises(InvalidInput, match="a Opaque has no text"):
+    with pytest.raises(InvalidInput, match="Opaque objects have no text"):
         cell_text(Opaque())
 
 

@@ -82,7 +82,9 @@ class Database:
         if not read_only:
             _make_file(self._path)
             _make_tables(directory, journal_mode)
-        self._file = _identity(self._path)
+        elif not self._path.exists():
+            raise FileNotFoundError(f"there is no cache in {directory}")
+        self.file = identity(directory)
         open_reader = _open_read_only if read_only else _open_reader
         self._reader = _Connection(partial(open_reader, self._path))
         self._writer = _Connection(partial(_open_writer, self._path, journal_mode))
@@ -119,15 +121,21 @@ class Database:
 
     def is_current(self) -> bool:
         """Return whether the file still has its name: nobody removed it or moved it aside."""
-        try:
-            return _identity(self._path) == self._file
-        except OSError:
-            return False
+        return identity(self._path.parent) == self.file
 
     def close(self) -> None:
         """Close the connections; the last one of all processes folds the write-ahead log in."""
         self._reader.close()
         self._writer.close()
+
+
+def identity(directory: Path) -> tuple[int, int] | None:
+    """Return what tells the file of a directory from another one of its name; None if none."""
+    try:
+        status = (directory / DATABASE).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def is_corrupt(error: Exception) -> bool:
@@ -170,11 +178,6 @@ class _Connection:
     def __del__(self) -> None:
         if self._connection is not None:
             self._connection.close()
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
 
 
 def _make_file(path: Path) -> None:

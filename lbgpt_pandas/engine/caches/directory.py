@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lbgpt_pandas.engine.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open elsewhere is not renamed anyway
+    fcntl = None  # type: ignore[assignment]  # tells that there is none
 
 PRIVATE_DIRECTORY, PRIVATE_FILE = 0o700, 0o600
 
@@ -70,6 +79,20 @@ def check_private(directory: Path) -> None:
             f"others may write to the cache directory {directory} and plant answers; "
             f"run: chmod go-w '{directory}'"
         )
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep out other threads and processes that lock the same directory, where there are locks."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def network_file_system(directory: Path) -> str | None:

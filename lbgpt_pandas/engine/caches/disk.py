@@ -6,6 +6,8 @@ import asyncio
 import os
 import sqlite3
 import threading
+from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,11 +18,13 @@ from lbgpt_pandas.engine.caches.database import (
     SIDE_FILES,
     Database,
     Entry,
+    identity,
     is_busy,
     is_corrupt,
 )
 from lbgpt_pandas.engine.caches.directory import (
     check_private,
+    locked,
     make_private,
     network_file_system,
 )
@@ -85,7 +89,7 @@ class DiskCache:
         self.directory = Path(os.path.expandvars(directory)).expanduser().absolute()
         self.read_only = read_only
         self._database: Database | None = None
-        self._notices: list[str] = []
+        self._notices: deque[str] = deque()
         self._told_of_network = False
         self._writer = GroupWriter(self._commit, name="lbgpt-cache")
         # Held inside `no_fork` only, so that a forked child never finds it taken.
@@ -137,8 +141,10 @@ class DiskCache:
 
     def take_notices(self) -> list[str]:
         """Return what has to be told, each text once."""
-        with no_fork, self._lock:
-            notices, self._notices = self._notices, []
+        notices = []
+        with suppress(IndexError):
+            while True:
+                notices.append(self._notices.popleft())
         return notices
 
     def _commit(self, entries: list[Entry]) -> None:
@@ -177,12 +183,13 @@ class DiskCache:
         if self.read_only:
             check_private(self.directory)
             return Database(self.directory, read_only=True)
+        file = identity(self.directory)
         try:
             make_private(self.directory)
             return self._open_for_writing()
         except (OSError, sqlite3.DatabaseError) as error:
             if is_corrupt(error):
-                self._move_aside(error)
+                self._move_aside(error, file)
                 return self._open_for_writing()
             if writes or is_busy(error) or not (self.directory / DATABASE).exists():
                 raise
@@ -205,23 +212,26 @@ class DiskCache:
 
     def _give_up(self, database: Database, error: Exception) -> None:
         with self._lock:
-            # Another thread or process may have been faster.
+            # Another thread may have been faster.
             if self._database is database:
                 self._database = None
                 database.close()
-                if database.is_current():
-                    self._move_aside(error)
+                self._move_aside(error, database.file)
 
-    def _move_aside(self, error: Exception) -> None:
-        mark = f"corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        # The database last: SQLite would play an old log into the new database.
-        for name in (*SIDE_FILES, DATABASE):
-            path = self.directory / name
-            if path.exists():
-                path.rename(path.with_name(f"{name}.{mark}"))
+    def _move_aside(self, error: Exception, file: tuple[int, int] | None) -> None:
+        aside = f"{DATABASE}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        with locked(self.directory):
+            if identity(self.directory) != file:
+                # Another process has been faster, and what is there now is its new database.
+                return
+            # With its log, which may hold answers, under the name where SQLite looks for it.
+            for name in (*SIDE_FILES, DATABASE):
+                path = self.directory / name
+                if path.exists():
+                    path.rename(path.with_name(name.replace(DATABASE, aside)))
         self._notices.append(
             f"the cache's database in {self.directory} is damaged ({error}); it was renamed to "
-            f"{DATABASE}.{mark} and a new one begun, so that answers are asked anew"
+            f"{aside} and a new one begun, so that answers are asked anew"
         )
 
 

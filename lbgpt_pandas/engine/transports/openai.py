@@ -7,9 +7,12 @@ the SDK hands malformed bodies out as text, None or a list.
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import ssl
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -18,6 +21,7 @@ from lbgpt_pandas.engine.errors import (
     ConfigurationError,
     ConnectionFailed,
     MalformedResponse,
+    NotFound,
     Timeout,
 )
 from lbgpt_pandas.engine.retry import classify_response
@@ -39,6 +43,7 @@ MAX_BODY_BYTES = 20 * 2**20
 
 # A pooled connection that could not be had, or a socket that never opened: nothing was sent.
 _UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
+_REDIRECT = 3
 _SDK_KEYWORDS = frozenset({"extra_headers", "extra_query", "extra_body"})
 
 
@@ -74,6 +79,8 @@ class OpenAITransport:
 
     async def open(self) -> None:
         """Build the SDK client on the running loop."""
+        # Importing the SDK takes up to a second, in which the loop has other things to do.
+        await asyncio.to_thread(importlib.import_module, "openai")
         self._client = self._build_client(make_http_client(self._http_client))
 
     async def close(self) -> None:
@@ -176,6 +183,8 @@ class AzureTransport(OpenAITransport):
 def make_http_client(choice: HttpClient | Callable[[], object]) -> object:
     """Make the HTTP client of the SDK's own choice, or call the user's factory.
 
+    It follows no redirect: prompts, and Azure's key with them, would go to whoever is named.
+
     Raises
     ------
     ConfigurationError
@@ -188,9 +197,9 @@ def make_http_client(choice: HttpClient | Callable[[], object]) -> object:
 
     match choice:
         case "aiohttp":
-            return openai.DefaultAioHttpClient()
+            return openai.DefaultAioHttpClient(follow_redirects=False)
         case "httpx":
-            return openai.DefaultAsyncHttpxClient()
+            return openai.DefaultAsyncHttpxClient(follow_redirects=False)
         case _:
             raise ConfigurationError(
                 f"http_client={type(choice).__name__} cannot be used: give 'aiohttp', 'httpx', or "
@@ -243,13 +252,23 @@ async def _classified(send: Callable[[], Awaitable[Any]]) -> Any:
     try:
         return await send()
     except openai.APIStatusError as error:
-        failure: RequestError = classify_response(
-            error.status_code, error.body, error.response.headers, now=datetime.now(UTC)
-        )
+        failure = status_error(error.status_code, error.body, error.response.headers)
     except openai.APIConnectionError as error:
         failure = connection_error(error)
     # The SDK's exception holds the request and with it the key, so it is cut off here.
     raise failure from None
+
+
+def status_error(status: int, body: object, headers: Mapping[str, str]) -> RequestError:
+    """Classify a refusal; a redirect is one, because it is not followed."""
+    if status // 100 == _REDIRECT:
+        host = urlsplit(headers.get("location", "")).netloc or "another path"
+        return NotFound(
+            f"the address redirects to {host}, which is not followed; give its own address",
+            code="redirect",
+            status=status,
+        )
+    return classify_response(status, body, headers, now=datetime.now(UTC))
 
 
 def connection_error(error: BaseException) -> RequestError:

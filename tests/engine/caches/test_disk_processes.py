@@ -122,6 +122,27 @@ def test_two_processes_agree_on_every_text(tmp_path):
     assert set(seen[0].values()) <= {"one", "two"}
 
 
+def test_processes_that_meet_a_damaged_database_move_it_aside_once(tmp_path):
+    for attempt in range(5):
+        directory = tmp_path / str(attempt)
+        directory.mkdir(mode=0o700)
+        (directory / DATABASE).write_bytes(b"garbage" * 1_000)
+        cache, ready = DiskCache(directory), tmp_path / f"ready {attempt}"
+
+        def child(number, cache=cache, ready=ready):
+            while not ready.exists():
+                pass
+            asyncio.run(cache.set(f"k{number}", "x"))
+            asyncio.run(cache.close())
+
+        children = [in_child(child, number) for number in range(3)]
+        ready.write_text("")
+        for one in children:
+            check(one)
+        assert len(read(directory, KEYS[:3])) == 3
+        assert len(list(directory.glob("*.corrupt-*[0-9]"))) == 1
+
+
 def test_a_forked_child_opens_its_own(tmp_path):
     cache = DiskCache(tmp_path / "cache")
     asyncio.run(cache.set("parent", "1"))

@@ -101,7 +101,7 @@ def forged(covered: str) -> str:
 @pytest.mark.parametrize(
     "covered",
     ['"key":"k","resp":[]', '"key":"k","resp":3', '"key":"k","resp":', '"key":"k"', '"resp":{}',
-     '"key":"k","resp":' + "[" * 100_000],
+     '"key":"k","resp":' + "[" * 100_000, '"key":"k","resp": ' + "[" * 100_000],
 )  # fmt: skip
 async def test_a_forged_envelope_is_corrupt_and_no_more(covered):
     store = {"k": forged(covered)}
