@@ -232,7 +232,8 @@ class Batch:
         tier = self.caching.tier
         if tier is None or not self.caching.reads:
             return open_numbers
-        found = await tier.find([self._keys[number] for number in open_numbers])
+        keys = [self._keys[number] for number in open_numbers]
+        found = await tier.find(keys, repair=self.caching.writes)
         misses = []
         for number in open_numbers:
             outcome = self._from_cache(number, found.get(self._keys[number]))

@@ -275,6 +275,27 @@ def test_sampling_with_shared_duplicates_warns():
     assert caught[0].filename == __file__
 
 
+def test_a_cache_that_failed_is_told_of_in_each_run_and_tried_again():
+    class Full(dict):
+        broken = True
+
+        def __setitem__(self, key, value):
+            if self.broken:
+                raise OSError("No space left on device")
+            super().__setitem__(key, value)
+
+    store = Full()
+    frame = pd.DataFrame({"t": ["a"]})
+    for _ in range(2):
+        with pytest.warns(lb.CacheWarning, match="No space left") as caught:
+            answers = frame.lbgpt.complete("{t}", engine=ScriptedGPT("paid", cache=store))
+        assert answers.tolist() == ["paid"]
+        assert caught[0].filename == __file__
+    store.broken = False
+    frame.lbgpt.complete("{t}", engine=ScriptedGPT("paid", cache=store))
+    assert len(store) == 1
+
+
 def test_bytes_and_surrogates_are_row_errors_without_a_call():
     frame = pd.DataFrame({"t": ["fine", b"raw", "lone \ud800"]})
     engine = ScriptedGPT("ok")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +13,6 @@ from lbgpt_pandas.engine.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-try:
-    import fcntl
-except ImportError:  # Windows, where a file that is open elsewhere is not renamed anyway
-    fcntl = None  # type: ignore[assignment]  # tells that there is none
-
 PRIVATE_DIRECTORY, PRIVATE_FILE = 0o700, 0o600
 
 MOUNTS = Path("/proc/mounts")
@@ -83,10 +78,12 @@ def check_private(directory: Path) -> None:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keep out other threads and processes that lock the same directory, where there are locks."""
-    if fcntl is None:
+    """Keep out other threads and processes that lock the same directory; not on Windows."""
+    if sys.platform == "win32":
         yield
         return
+    import fcntl  # noqa: PLC0415  # Windows has none
+
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import threading
@@ -174,19 +175,23 @@ class StandardTier:
         """Replace the lock, which a thread of the parent may have held."""
         self._lock = threading.Lock()
 
-    async def find(self, keys: Sequence[str]) -> dict[str, dict[str, object]]:
+    async def find(
+        self, keys: Sequence[str], *, repair: bool = True
+    ) -> dict[str, dict[str, object]]:
         """Return the verified answers of those `keys` that are stored.
 
         Parameters
         ----------
         keys : sequence of str
             Any number, each once; looked up together.
+        repair : bool, default True
+            Whether corrupt entries are removed; they are misses in any case.
 
         Returns
         -------
         dict
-            Answers by key. Missing are keys that are not stored, those whose entry is corrupt
-            (it is removed), and all that a failing store did not give.
+            Answers by key. Missing are keys that are not stored, those whose entry is corrupt,
+            and all that a failing store did not give.
 
         Raises
         ------
@@ -197,11 +202,8 @@ class StandardTier:
         try:
             for start in range(0, len(keys), KEYS_A_LOOKUP):
                 texts = await self.cache.get_many(keys[start : start + KEYS_A_LOOKUP])
-                for key, text in texts.items():
-                    try:
-                        found[key] = unseal(key, text)
-                    except CorruptEntry:
-                        await self._discard(key)
+                for key in _unseal_all(texts, into=found):
+                    await self._discard(key, repair=repair)
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001  # the store is anybody's code
@@ -275,9 +277,12 @@ class StandardTier:
         # A store that repairs itself has something to tell as well.
         return [*notices, *getattr(self.cache, "take_notices", list)()]
 
-    async def _discard(self, key: str) -> None:
+    async def _discard(self, key: str, *, repair: bool) -> None:
         self._count(corrupt=1)
-        self._tell("corrupt", "cache entries are damaged; they are removed and asked anew")
+        done = "removed and asked anew" if repair else "asked anew"
+        self._tell("corrupt", f"cache entries are damaged; they are {done}")
+        if not repair:
+            return
         with self._lock:
             # Not every store can delete, and a damaged entry must not keep its place.
             self._damaged.add(key)
@@ -296,6 +301,24 @@ class StandardTier:
             if topic not in self._told:
                 self._told.add(topic)
                 self._notices.append(text)
+
+
+def _unseal_all(texts: dict[str, str], *, into: dict[str, dict[str, object]]) -> list[str]:
+    """Unseal what can be unsealed; return the keys of the rest."""
+    corrupt = []
+    # JSON holds no cycles, and looking for some takes as long as reading it.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for key, text in texts.items():
+            try:
+                into[key] = unseal(key, text)
+            except CorruptEntry:
+                corrupt.append(key)
+    finally:
+        if was_enabled:
+            gc.enable()
+    return corrupt
 
 
 def _reason(error: Exception) -> str:

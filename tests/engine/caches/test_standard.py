@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -158,6 +159,14 @@ async def test_a_damaged_entry_that_cannot_be_removed_is_replaced():
     assert await tier.find(["a"]) == {"a": {"n": 1}}
 
 
+async def test_a_damaged_entry_is_left_alone_where_nothing_may_be_written():
+    store = {"a": sealed("a").replace("1.5", "2.5")}
+    tier = StandardTier(adapt(store))
+    assert await tier.find(["a"], repair=False) == {}
+    assert list(store) == ["a"]
+    assert len(tier.take_notices()) == 1
+
+
 class Failing(dict):
     """Fails as long as it is told to."""
 
@@ -266,6 +275,18 @@ async def test_a_long_column_leaves_the_loop_to_others():
     assert len(await StandardTier(cache).find(keys)) == len(keys)
     counting.cancel()
     assert turns >= 3
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_the_garbage_collector_is_left_as_it_was(enabled):
+    tier = StandardTier(adapt({"a": sealed("a"), "b": "damaged"}))
+    was_enabled = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        await tier.find(["a", "b"])
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
 
 
 def test_threads_count_together():
