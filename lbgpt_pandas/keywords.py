@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import math
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.cells import native
 from lbgpt_pandas.engine.canonical import canonical_json
 from lbgpt_pandas.engine.errors import ConfigurationError, InvalidInput
+from lbgpt_pandas.engine.pipeline import check_timeout
 from lbgpt_pandas.engine.types import PRIVATE_KEYS
 
 if TYPE_CHECKING:
@@ -95,15 +95,6 @@ def _check_spelling(name: str) -> None:
             f"unexpected keyword {name!r}; did you mean {best!r}? If the provider really "
             f"takes {name!r}, give it in extra_body={{{name!r}: ...}}"
         )
-
-
-def check_timeout(seconds: Any) -> None:
-    """Raise a ConfigurationError unless `seconds` is a positive number or None."""
-    if seconds is None:
-        return
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not (is_number and math.isfinite(seconds) and seconds > 0):
-        raise ConfigurationError(f"request_timeout={seconds!r}: give seconds above 0, or None")
 
 
 def check_name(name: Hashable | None) -> None:

@@ -95,9 +95,6 @@ class RowRun:
             earlier=earlier,
             clock=engine.clock,
         )
-        if caching.tier is not None:
-            # A store that failed may be well again, and a failure of this run is told again.
-            caching.tier.reset()
         if errors == "raise" and plan.errors:
             # Known before the first paid call: what is cached is looked up, nothing is sent.
             self.batch.stop()

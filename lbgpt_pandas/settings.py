@@ -87,6 +87,16 @@ class Settings:
 
 
 _lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603  # in a forked child nobody releases the parent's
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
 _session: Settings | None = None
 _block: ContextVar[Settings | None] = ContextVar("lbgpt_settings", default=None)
 _tiers: dict[object, StandardTier] = {}
@@ -285,6 +295,8 @@ def resolve_engine(model: str | None, *, engine: _BaseGPT | None = None) -> tupl
     if chosen is None and wanted == LOCAL_MODEL and not isinstance(current.engine, LocalGPT):
         chosen = _kept(_engines, LOCAL_MODEL, LocalGPT)
     chosen = chosen or current.engine or _from_environment(wanted)
+    if wanted == LOCAL_MODEL and model is None and not isinstance(chosen, LocalGPT):
+        wanted = None  # configured for the embedded model, which was not given this call
     name = wanted or chosen.default_model
     if not name:
         raise ConfigurationError(

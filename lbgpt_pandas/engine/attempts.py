@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lbgpt_pandas.engine.completions import read_completion
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.usage import UsageLog
 
 TOTAL_TIMEOUT_S = 900.0
-"""Seconds from a request's first attempt, in which a last one may begin."""
+"""Seconds from a request's turn, waiting for a place included, in which an attempt may begin."""
+
+PAUSE_SLICE_S = 1.0
+"""A row that waits for its next attempt looks this often whether it is still wanted."""
 
 
 def always() -> bool:
@@ -101,6 +105,7 @@ class Attempts:
             total_s=TOTAL_TIMEOUT_S,
             random=self._random,
             started=began,
+            sleep=partial(self._pause, trail),
         )
         async for attempt in policy:
             with attempt:
@@ -110,6 +115,14 @@ class Attempts:
                     raise known
                 return await self.once(session, request, trail)
         raise AssertionError("a retry policy ends by returning or raising")
+
+    async def _pause(self, trail: Trail, seconds: float) -> None:
+        """Wait for the next attempt, unless the request is withdrawn meanwhile."""
+        end = self._clock.monotonic() + seconds
+        while (left := end - self._clock.monotonic()) > 0:
+            await self._clock.sleep(min(left, PAUSE_SLICE_S))
+            if not trail.is_wanted():
+                raise Withdrawn
 
     async def once(self, session: Session, request: Request, trail: Trail) -> Completion:
         """Take a place, send, validate, give the place back, record what it cost.

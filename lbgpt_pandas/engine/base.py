@@ -117,7 +117,11 @@ class _BaseGPT(Pipeline):
         """Answer many requests; see `achat_completion_list`."""
         batch, view = self._batch(requests), open_view(show_progress)
         try:
-            outcomes = run_sync(batch.arun(), tick=lambda: view.update(batch.snapshot()))
+            outcomes = run_sync(
+                batch.arun(),
+                tick=lambda: view.update(batch.snapshot()),
+                on_interrupt=batch.stop,
+            )
         finally:
             close_quietly(view, batch.snapshot())
         return self._answers(outcomes, strict=self.stop_on_exception)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from lbgpt_pandas.engine.caching import NO_CACHING
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
 from lbgpt_pandas.engine.completions import read_completion
 from lbgpt_pandas.engine.errors import (
+    ContentFiltered,
+    ContextTooLong,
     InvalidInput,
     NotFound,
     QuotaExhausted,
@@ -41,10 +44,14 @@ ABORT_AFTER = 20
 """So many first answers that fail alike, without hope, stop a run."""
 
 
+OF_THE_ROW = (ContentFiltered, ContextTooLong)
+"""Failures that say something about one row and nothing about the next."""
+
+
 class Engine(Protocol):
     """What a batch asks of an engine."""
 
-    proven: bool
+    proven: set[str | None]
     max_parallel_calls: int
 
     async def __aenter__(self) -> Self: ...
@@ -162,6 +169,9 @@ class Batch:
             The same became clear later, or credit ran out.
         """
         self._started_at = self._clock.monotonic()
+        if self.caching.tier is not None:
+            # A store that failed may be well again, and a failure of this run is told again.
+            self.caching.tier.reset()
         try:
             misses = await self._look_up()
             if misses and not self._stopped:
@@ -232,8 +242,8 @@ class Batch:
         tier = self.caching.tier
         if tier is None or not self.caching.reads:
             return open_numbers
-        keys = [self._keys[number] for number in open_numbers]
-        found = await tier.find(keys, repair=self.caching.writes)
+        keys = dict.fromkeys(self._keys[number] for number in open_numbers)
+        found = await tier.find(list(keys), repair=self.caching.writes)
         misses = []
         for number in open_numbers:
             outcome = self._from_cache(number, found.get(self._keys[number]))
@@ -246,12 +256,16 @@ class Batch:
     def _from_cache(self, number: int, payload: dict[str, object] | None) -> Outcome | None:
         if payload is None:
             return None
-        completion = read_completion(
-            payload,
-            messages=self.requests[number].messages,
-            deployment="",
-            keep_payload=self._keep_payloads,
-        )
+        try:
+            completion = read_completion(
+                payload,
+                messages=self.requests[number].messages,
+                deployment="",
+                keep_payload=self._keep_payloads,
+            )
+        except RequestError:
+            # Stored by something that accepted more than this version does: a miss.
+            return None
         return Outcome(
             completion,
             None,
@@ -271,7 +285,7 @@ class Batch:
 
     async def _ask(self, misses: list[int]) -> None:
         queue = iter(misses)
-        if not self.engine.proven:
+        if self.requests[misses[0]].model not in self.engine.proven:
             # A wrong key or model shows in one call; the rest waits for it.
             await self._work(iter([next(queue)]))
         cap = self._max_parallel or self.engine.max_parallel_calls + SPARE_WORKERS
@@ -314,7 +328,8 @@ class Batch:
         self._retries += max(0, outcome.attempts - 1)
         if outcome.error is not None:
             self._failed += rows
-            self._note_failure(outcome.error)
+            if outcome.source is not Source.SHARED:
+                self._note_failure(outcome.error)
             return
         self._done += rows
         match outcome.source:
@@ -343,7 +358,7 @@ class Batch:
         if not isinstance(error, RequestError):
             return
         decision = decide(error)
-        fatal = decision.fatal and not (isinstance(error, NotFound) and self._has_many_models())
+        fatal = decision.fatal and not (isinstance(error, NotFound) and self._has_many_models)
         if fatal or self._is_hopeless(error, retry=decision.retry):
             self._fatal = self._fatal or error
             self.stop()
@@ -351,14 +366,16 @@ class Batch:
     def _is_hopeless(self, error: RequestError, *, retry: bool) -> bool:
         """Tell whether the run's first answers all failed alike, with nothing to wait for."""
         kind = type(error), error.code
-        if retry or self._answered or isinstance(error, InvalidInput):
+        if self._answered or isinstance(error, InvalidInput):
             return False
-        if self._hopeless_kind not in (None, kind):
+        if retry or isinstance(error, OF_THE_ROW) or self._hopeless_kind not in (None, kind):
+            # It is not the same for all of them, so the run goes on whatever comes.
             self._hopeless = -len(self.requests)
         self._hopeless_kind = kind
         self._hopeless += 1
         return self._hopeless >= ABORT_AFTER
 
+    @cached_property
     def _has_many_models(self) -> bool:
         return len({request.model for request in self.requests}) > 1
 

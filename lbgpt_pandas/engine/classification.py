@@ -87,6 +87,13 @@ _STATUS_OF_NAME = {
     "not_found_error": 404,
     "invalid_request_error": 400,
 }
+for _names, _status in (
+    (_SPENT | _BUSY | _TOO_LARGE_FOR_QUOTA, 429),
+    (_CONTEXT | _FILTERED, 400),
+    (_UNKNOWN_MODEL, 404),
+    (_KEY_REFUSED, 401),
+):
+    _STATUS_OF_NAME.update(dict.fromkeys(_names, _status))
 
 # At the start of the message, so that a prompt quoted further on cannot disable a deployment.
 _SPENT_TEXT = re.compile(

@@ -65,17 +65,31 @@ def read_completion(
             request_id=request_id,
             maybe_billed=True,
         )
-    text = message.get("content")
+    text = _text_of(message.get("content"), request_id)
     if text is None and isinstance(message.get("refusal"), str):
-        text = message["refusal"]
+        text = str(message["refusal"])
     return Completion(
         payload=body if keep_payload else None,
-        text=text if isinstance(text, str) else None,
+        text=text,
         finish_reason=finish_reason if isinstance(finish_reason, str) else None,
         model=str(body.get("model") or ""),
         tokens=read_tokens(body.get("usage"), messages=messages, text=text),
         deployment=deployment,
         request_id=request_id,
+    )
+
+
+def _text_of(content: object, request_id: str | None) -> str | None:
+    """Text of a message's content; some servers answer in parts, as questions may be asked."""
+    if content is None or isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        return "".join(str(part.get("text") or "") for part in content)
+    raise MalformedResponse(
+        f"the answer's content is a JSON {type(content).__name__}, not a text",
+        status=200,
+        request_id=request_id,
+        maybe_billed=True,
     )
 
 
@@ -146,13 +160,14 @@ def to_sdk_object(outcome: Outcome, *, model_class: str) -> Any:
     completion = outcome.completion
     if completion is None or completion.payload is None:
         raise ValueError("an outcome without a kept payload has no SDK object")
-    return ChatCompletionAddition.construct(
-        **cast("dict[str, Any]", deepcopy(completion.payload)),
-        is_exact=outcome.source is not Source.SEMANTIC_CACHE,
-        is_cached=outcome.source in (Source.EXACT_CACHE, Source.SEMANTIC_CACHE),
-        is_semantic_cached=outcome.source is Source.SEMANTIC_CACHE,
-        model_class=model_class,
-        deployment=outcome.deployment or completion.deployment,
-        attempts=outcome.attempts,
-        latency_s=outcome.latency_s,
-    )
+    flags = {
+        "is_exact": outcome.source is not Source.SEMANTIC_CACHE,
+        "is_cached": outcome.source in (Source.EXACT_CACHE, Source.SEMANTIC_CACHE),
+        "is_semantic_cached": outcome.source is Source.SEMANTIC_CACHE,
+        "model_class": model_class,
+        "deployment": outcome.deployment or completion.deployment,
+        "attempts": outcome.attempts,
+        "latency_s": outcome.latency_s,
+    }
+    payload: dict[str, Any] = deepcopy(completion.payload)
+    return ChatCompletionAddition.construct(**{**payload, **flags})

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lbgpt_pandas.engine.transports.base import Transport
     from lbgpt_pandas.engine.transports.openai import HttpClient
-    from lbgpt_pandas.engine.types import Completion
+    from lbgpt_pandas.engine.types import Completion, Request
 
 OPENAI_FAMILY = "openai"
 LOCAL_TIMEOUT_S = 900.0
@@ -118,7 +118,8 @@ class AzureGPT(_BaseGPT):
     azure_api_base : str
         ``https://NAME.openai.azure.com``.
     azure_model_map : mapping of str to str
-        Model name to the name of its deployment.
+        Model name to the name of its deployment. A model that is not in it is taken for the
+        name of a deployment, whose answers are shared with no other engine.
     cache : object, optional
         The exact cache; see `Pipeline`.
     azure_openai_version : str, default "2024-10-21"
@@ -163,6 +164,12 @@ class AzureGPT(_BaseGPT):
     def family(self) -> str:
         """``"openai"``: the models are the same, wherever they run."""
         return OPENAI_FAMILY
+
+    def _family_of(self, request: Request) -> str:
+        # What a deployment outside the map is called says nothing about the model behind it.
+        if request.model in self.azure_model_map:
+            return OPENAI_FAMILY
+        return f"azure/{urlsplit(self.azure_api_base).hostname}"
 
     def _new_transport(self) -> Transport:
         return AzureTransport(

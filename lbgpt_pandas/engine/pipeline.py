@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine import pricing
 from lbgpt_pandas.engine.attempts import Attempts, Trail, always
 from lbgpt_pandas.engine.caches.base import MemoryCache, adapt
+from lbgpt_pandas.engine.caches.lifetime import renew_after_fork
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
 from lbgpt_pandas.engine.errors import ConfigurationError, RequestError
@@ -48,8 +50,8 @@ class Pipeline(ABC):
         The exact cache: a mapping, an object with ``get``/``set`` or ``aget``/``aset``, or one
         of this package's. A frame's own cache setting is used where this is None.
     stop_after_attempts : int or None, default 10
-        Attempts for one request, the first included; None for no such cap. A request ends
-        after 15 minutes in any case.
+        Attempts for one request, the first included; None for no such cap. No attempt begins
+        15 minutes after the first.
     stop_on_exception : bool, default False
         Whether `chat_completion_list` raises at the first failed request instead of putting
         None in its place.
@@ -90,6 +92,8 @@ class Pipeline(ABC):
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         _check_at_least_one("max_parallel_calls", max_parallel_calls)
+        _check_at_least_one("max_usage_cache_size", max_usage_cache_size)
+        check_timeout(request_timeout)
         if stop_after_attempts is not None:
             _check_at_least_one("stop_after_attempts", stop_after_attempts)
         self.max_parallel_calls = max_parallel_calls
@@ -101,7 +105,7 @@ class Pipeline(ABC):
         self.tier: StandardTier | None = None
         if cache is not None or auto_cache:
             self.tier = StandardTier(MemoryCache() if cache is None else adapt(cache), clock=clock)
-        self.proven = False
+        self.proven: set[str | None] = set()
         self._usage = UsageLog(clock=clock, size=max_usage_cache_size)
         self._attempts = Attempts(
             deployment=self.name,
@@ -112,9 +116,16 @@ class Pipeline(ABC):
         )
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
         self._lock = threading.Lock()
+        renew_after_fork(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r})"
+
+    def after_fork(self) -> None:
+        """In a forked child: its loops are others, and a thread may have held the lock."""
+        self._lock = threading.Lock()
+        # Kept, because a client that is collected here would complain that it was not closed.
+        self._of_parent, self._sessions = self._sessions, {}
 
     @property
     @abstractmethod
@@ -140,8 +151,7 @@ class Pipeline(ABC):
         try:
             await session.enter()
         except BaseException:
-            if not session.users:
-                self._sessions.pop(loop, None)
+            self._leave(loop, session)
             raise
         return self
 
@@ -154,9 +164,13 @@ class Pipeline(ABC):
         loop = asyncio.get_running_loop()
         session = self._sessions[loop]
         session.users -= 1
-        if not session.users:
-            del self._sessions[loop]
+        if self._leave(loop, session):
             await session.close()
+
+    def _leave(self, loop: asyncio.AbstractEventLoop, session: Session) -> bool:
+        """Forget a session that nobody uses any more; return whether it was forgotten."""
+        with self._lock:
+            return not session.users and self._sessions.pop(loop, None) is not None
 
     def prepare(self, request: Request) -> Request:
         """Return the request as it will be sent: with the engine's tools if it has none."""
@@ -166,7 +180,10 @@ class Pipeline(ABC):
 
     def key_maker(self, request: Request) -> KeyMaker:
         """Return the key maker for requests with these parameters and options."""
-        return KeyMaker.for_request(self.prepare(request), family=self.family)
+        return KeyMaker.for_request(self.prepare(request), family=self._family_of(request))
+
+    def _family_of(self, request: Request) -> str:  # noqa: ARG002  # what a subclass may look at
+        return self.family
 
     async def afetch(
         self,
@@ -205,7 +222,12 @@ class Pipeline(ABC):
             outcome, led = await session.flights.share(
                 key, lambda: self._ask(session, request, key, caching, Trail(is_wanted))
             )
-        return outcome if led else replace(outcome, source=Source.SHARED, attempts=0)
+            if led:
+                return outcome
+            if outcome.completion is not None:
+                # Whoever made the call may have had another cache, or none.
+                await self._store(session, request, outcome.completion, key, caching)
+        return replace(outcome, source=Source.SHARED, attempts=0)
 
     async def _ask(
         self, session: Session, request: Request, key: str, caching: Caching, trail: Trail
@@ -220,7 +242,7 @@ class Pipeline(ABC):
             failure = error.with_traceback(None)
             failure.__context__ = None
         else:
-            self.proven = True
+            self.proven.add(request.model)
             await self._store(session, request, completion, key, caching)
         return Outcome(
             completion,
@@ -247,7 +269,7 @@ class Pipeline(ABC):
         save = partial(
             caching.tier.save,
             key,
-            family=self.family,
+            family=self._family_of(request),
             model=request.model or completion.model,
             payload=completion.payload,
             replace=caching.replaces,
@@ -258,6 +280,15 @@ class Pipeline(ABC):
             # The answer is paid for: an interrupt may end the row, not the write.
             session.finish_later(save())
             raise
+
+
+def check_timeout(seconds: Any) -> None:
+    """Raise a ConfigurationError unless `seconds` is a positive number or None."""
+    if seconds is None:
+        return
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not (is_number and math.isfinite(seconds) and seconds > 0):
+        raise ConfigurationError(f"request_timeout={seconds!r}: give seconds above 0, or None")
 
 
 def _check_at_least_one(name: str, number: object) -> None:

@@ -15,6 +15,7 @@ from lbgpt_pandas.engine.classification import classify_response
 from lbgpt_pandas.engine.retry_after import parse_retry_after
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from random import Random
 
     import tenacity
@@ -157,6 +158,7 @@ def retry_policy(
     total_s: float,
     random: Random,
     started: float | None = None,
+    sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> tenacity.AsyncRetrying:
     """Build the policy for one request; never share one between requests.
 
@@ -175,6 +177,9 @@ def retry_policy(
         Where the jitter comes from.
     started : float, optional
         ``clock.monotonic()`` when the first attempt began. Default: now.
+    sleep : callable, optional
+        Awaited with the seconds to wait; the clock's by default. What it raises ends the
+        attempts.
 
     Returns
     -------
@@ -194,7 +199,7 @@ def retry_policy(
         retry=tenacity.retry_if_exception(should_retry),
         wait=wait,
         stop=_Stop(clock, deadline=begin + total_s, attempts=stop_after_attempts),
-        sleep=clock.sleep,
+        sleep=sleep or clock.sleep,
         reraise=True,
     )
 

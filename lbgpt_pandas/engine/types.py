@@ -73,7 +73,7 @@ class Request:
         Raises
         ------
         TypeError
-            If ``messages`` is missing or not a list of mappings.
+            If ``messages`` is missing or not a list of mappings, or ``stream`` is set.
         """
         messages = keywords.get("messages")
         if not isinstance(messages, list | tuple) or not all(
@@ -81,6 +81,8 @@ class Request:
         ):
             msg = "a chat request needs `messages`: a list of dicts with role and content"
             raise TypeError(msg)
+        if keywords.get("stream"):
+            raise TypeError("stream=True gives no completion; leave it out")
         return cls(
             messages=messages,
             params={

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from lbgpt_pandas.engine.caches.lifetime import renew_after_fork
 from lbgpt_pandas.engine.types import Usage, UsageStats
 
 if TYPE_CHECKING:
@@ -30,10 +31,15 @@ class UsageLog:
 
     def __init__(self, *, clock: Clock, size: int) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self.after_fork()
+        renew_after_fork(self)
         self._recent: deque[Usage] = deque(maxlen=size)
         self._window: deque[tuple[float, int]] = deque()
         self._calls = self._tokens = 0
+
+    def after_fork(self) -> None:
+        """Make a new lock: in a forked child nobody releases the old one."""
+        self._lock = threading.Lock()
 
     def add(self, tokens: TokenCount, *, started: datetime, attempt: int) -> None:
         """Record one answered call.

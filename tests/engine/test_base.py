@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import threading
 
 import pytest
@@ -57,7 +59,7 @@ async def test_a_place_is_free_while_a_request_waits_for_its_retry(clock):
         return "ok"
 
     engine = ScriptedGPT(reply, max_parallel_calls=1, clock=clock)
-    engine.proven = True
+    engine.proven.add("m")
     answers = await engine.achat_completion_list(requests("slow", "a", "b"), show_progress=False)
     assert [content(a) for a in answers] == ["ok"] * 3
     order = [r.messages[0]["content"] for r in engine.requests]
@@ -277,22 +279,54 @@ async def test_calls_in_flight_are_reserved_in_the_stats(clock):
 @pytest.mark.parametrize(
     "settings",
     [{"max_parallel_calls": 0}, {"max_parallel_calls": True}, {"max_parallel_calls": 1.5},
-     {"stop_after_attempts": 0}, {"cache": 3}],
+     {"stop_after_attempts": 0}, {"cache": 3}, {"request_timeout": -1},
+     {"request_timeout": "5"}, {"max_usage_cache_size": -1}],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(settings):
     with pytest.raises(ConfigurationError):
         ScriptedGPT("ok", **settings)
 
 
-@pytest.mark.parametrize("request_", [{}, {"messages": "hi"}, {"messages": ["hi"]}])
+def test_an_interrupted_list_keeps_what_arrives_in_time():
+    engine = ScriptedGPT("ok", latency_s=0.1)
+    engine.proven.add("m")
+    timer = threading.Timer(0.04, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        engine.chat_completion_list(requests(*"abcdefgh"), show_progress=False)
+    timer.join()
+    sent = len(engine.requests)
+    answers = engine.chat_completion_list(requests(*"abcdefgh"), show_progress=False)
+    assert all(answer.is_cached for answer in answers)
+    assert len(engine.requests) == sent == 8
+
+
+@pytest.mark.process
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_while_another_thread_holds_a_lock_does_not_hang():
+    engine = ScriptedGPT("ok", auto_cache=False)
+    with engine._lock, engine._usage._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            asyncio.run(engine.achat_completion_list(requests("a"), show_progress=False))
+            os._exit(0 if engine.get_usage_stats().requests == 1 else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{}, {"messages": "hi"}, {"messages": ["hi"]}, {"messages": MESSAGES, "stream": True}],
+)
 async def test_a_request_without_messages_is_refused(request_):
-    with pytest.raises(TypeError, match="messages"):
+    with pytest.raises(TypeError, match=r"messages|stream"):
         await ScriptedGPT("ok").chat_completion(**request_)
 
 
 async def test_a_thousand_cancelled_runs_leave_nothing_behind():
     engine = ScriptedGPT(latency_s=10.0, max_parallel_calls=4)
-    engine.proven = True
+    engine.proven.add("m")
     async with engine:
         session = next(iter(engine._sessions.values()))
         for _ in range(1_000):

@@ -14,9 +14,12 @@ from lbgpt_pandas.engine.errors import (
     AuthError,
     BadRequest,
     ConfigurationError,
+    ContentFiltered,
+    ContextTooLong,
     InvalidInput,
     NotFound,
     QuotaExhausted,
+    RateLimited,
     RunAborted,
     ServerError,
 )
@@ -61,7 +64,7 @@ async def test_equal_requests_make_one_call_and_say_shared():
 
 async def test_tasks_and_calls_in_flight_are_bounded(clock):
     engine = ScriptedGPT(max_parallel_calls=8, latency_s=1.0, clock=clock)
-    engine.proven = True
+    engine.proven.add("m")
     batch = Batch(engine, ask(*map(str, range(1_000))), clock=clock)
     peak = 0
 
@@ -206,7 +209,7 @@ async def test_stop_on_error_starts_nothing_new():
 
 async def test_after_a_stop_nothing_more_is_sent(clock):
     engine = ScriptedGPT(latency_s=1.0, max_parallel_calls=4, clock=clock)
-    engine.proven = True
+    engine.proven.add("m")
     batch = Batch(engine, ask(*map(str, range(200))), clock=clock)
     run = asyncio.create_task(batch.arun())
     while batch.snapshot().done < 20:
@@ -220,7 +223,7 @@ async def test_after_a_stop_nothing_more_is_sent(clock):
 
 async def test_a_stopped_run_hands_a_shared_request_to_the_other_run(clock):
     engine = ScriptedGPT(latency_s=1.0, max_parallel_calls=1, clock=clock)
-    engine.proven = True
+    engine.proven.add("m")
     one = Batch(engine, ask("first", "shared"), clock=clock)
     two = Batch(engine, ask("shared"), clock=clock)
     runs = [asyncio.create_task(batch.arun()) for batch in (one, two)]
@@ -290,3 +293,76 @@ async def test_a_defect_in_the_engine_is_raised_not_swallowed():
 
 async def test_an_empty_run_does_nothing():
     assert await Batch(ScriptedGPT("x"), []).arun() == []
+
+
+async def test_equal_requests_fail_once_not_once_each():
+    engine = ScriptedGPT(lambda r: BadRequest("no", status=400) if last_text(r) == "bad" else "ok")
+    outcomes = await Batch(engine, ask(*["bad"] * 40, *map(str, range(100)))).arun()
+    assert len(engine.requests) == 101
+    assert texts(outcomes)[40:] == ["ok"] * 100
+
+
+@pytest.mark.parametrize("kind", [ContentFiltered, ContextTooLong])
+async def test_failures_of_the_row_itself_never_stop_the_run(kind):
+    engine = ScriptedGPT(lambda r: kind("no", status=400) if int(last_text(r)) < 40 else "ok")
+    outcomes = await Batch(engine, ask(*map(str, range(60)))).arun()
+    assert texts(outcomes)[40:] == ["ok"] * 20
+
+
+async def test_a_failure_of_another_kind_in_between_keeps_the_run_going():
+    def reply(request):
+        if last_text(request) == "3":
+            return ServerError("down", status=500)
+        return BadRequest("no", status=400)
+
+    engine = ScriptedGPT(reply, stop_after_attempts=1)
+    await Batch(engine, ask(*map(str, range(60))), max_parallel=1).arun()
+    assert len(engine.requests) == 60
+
+
+async def test_a_new_model_is_tried_with_one_call_first():
+    def reply(request):
+        if request.params["model"] == "none":
+            return NotFound("no such model", status=404)
+        return "ok"
+
+    engine = ScriptedGPT(reply)
+    await Batch(engine, ask(*map(str, range(5)))).arun()
+    with pytest.raises(NotFound):
+        await Batch(engine, ask(*map(str, range(100)), model="none")).arun()
+    assert len(engine.requests) == 6
+
+
+async def test_a_stop_does_not_wait_for_rows_that_wait_to_be_retried(clock):
+    def reply(request):
+        if last_text(request) == "wait":
+            return RateLimited("later", status=429, retry_after=600.0)
+        return QuotaExhausted("no credit", status=429)
+
+    engine = ScriptedGPT(reply, clock=clock)
+    engine.proven.add("m")
+    began = clock.monotonic()
+    with pytest.raises(RunAborted):
+        await Batch(engine, ask("wait", "spent"), clock=clock).arun()
+    assert clock.monotonic() - began < 5
+    assert len(engine.requests) == 2
+
+
+async def test_a_run_that_joins_a_call_of_another_stores_it_under_its_own_rules(clock):
+    engine = ScriptedGPT("paid", latency_s=1.0, clock=clock)
+    engine.proven.add("m")
+    tier = StandardTier(MemoryCache())
+    off = Batch(engine, ask("q"), clock=clock)
+    on = Batch(engine, ask("q"), caching=use(tier=tier), clock=clock)
+    await asyncio.gather(off.arun(), on.arun())
+    assert len(engine.requests) == 1
+    assert len(await tier.find([on.outcomes[0].key])) == 1
+
+
+async def test_a_stored_answer_that_is_none_is_asked_again():
+    tier = StandardTier(MemoryCache())
+    first = Batch(ScriptedGPT("old"), ask("q"), caching=use(tier=tier))
+    (outcome,) = await first.arun()
+    await tier.save(outcome.key, family="f", model="m", payload={"choices": []}, replace=True)
+    engine = ScriptedGPT("new")
+    assert texts(await Batch(engine, ask("q"), caching=use(tier=tier)).arun()) == ["new"]

@@ -91,6 +91,24 @@ def test_a_filtered_answer_is_an_error_and_a_refusal_is_an_answer():
     assert read(refused).text == "I won't"
 
 
+def test_content_is_a_text_or_parts_of_one():
+    parts, number = payload(), payload()
+    parts["choices"][0]["message"]["content"] = [
+        {"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"},
+    ]  # fmt: skip
+    assert read(parts).text == "ab"
+    number["choices"][0]["message"]["content"] = 5
+    with pytest.raises(MalformedResponse):
+        read(number)
+
+
+def test_a_field_of_the_providers_does_not_clash_with_our_flags():
+    completion = read(payload(deployment="theirs", attempts="x"))
+    outcome = Outcome(completion, None, Source.PROVIDER, "k", attempts=1, deployment="ours")
+    answer = to_sdk_object(outcome, model_class="ChatGPT")
+    assert (answer.deployment, answer.attempts) == ("ours", 1)
+
+
 def test_the_sdk_object_has_the_flags_and_is_the_callers_own():
     completion = read(payload(unknown_field=[1]))
     outcome = Outcome(

@@ -6,6 +6,7 @@ import pytest
 
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT
+from lbgpt_pandas.engine.types import Request
 
 KEY = "sk-CANARY0123456789abcdef"
 
@@ -63,6 +64,26 @@ def test_a_key_is_cleaned_and_checked():
     for key in (KEY + "é", "sk\x00", " \n"):
         with pytest.raises(ConfigurationError):
             ChatGPT(key)
+
+
+def test_deployments_outside_the_map_share_with_nobody():
+    def key(engine, model):
+        request = Request([{"role": "user", "content": "hi"}], {"model": model})
+        return engine.key_maker(request).key(request.messages)
+
+    one = AzureGPT(KEY, "https://one.openai.azure.com", {"gpt-4o": "a"})
+    two = AzureGPT(KEY, "https://two.openai.azure.com", {"gpt-4o": "b"})
+    assert key(one, "gpt-4o") == key(two, "gpt-4o") == key(ChatGPT(KEY), "gpt-4o")
+    assert len({key(engine, "chat") for engine in (one, two, ChatGPT(KEY))}) == 3
+
+
+async def test_the_address_is_that_of_the_construction(monkeypatch):
+    engine = ChatGPT(KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    transport = engine._new_transport()
+    await transport.open()
+    assert str(transport._client.base_url).startswith("https://api.openai.com/v1")
+    await transport.close()
 
 
 def test_a_server_without_keys_may_be_anywhere():

@@ -152,6 +152,33 @@ async def test_json_of_another_shape_is_handed_on_for_validation(body):
     assert reply.payload == json.loads(body)
 
 
+async def test_an_error_inside_a_200_is_that_error():
+    body = {"error": {"code": "insufficient_quota", "message": "no credit"}}
+    with pytest.raises(QuotaExhausted):
+        await chat(respond(200, body))
+
+
+async def test_a_token_provider_that_fails_fails_its_row():
+    def provider():
+        raise OSError(f"no route, Bearer {KEY}")
+
+    server = Server(respond())
+    transport = AzureTransport(
+        endpoint="https://x.openai.azure.com",
+        api_key=None,
+        api_version="2024-10-21",
+        model_map={},
+        token_provider=provider,
+        http_client=server.client,
+    )
+    await transport.open()
+    with pytest.raises(ConnectionFailed, match="azure_ad_token_provider") as caught:
+        await transport.chat(REQUEST, timeout=5)
+    await transport.close()
+    assert "CANARY" not in str(caught.value)
+    assert server.seen == []
+
+
 def test_a_huge_body_is_refused():
     with pytest.raises(MalformedResponse, match="bytes"):
         parse_body(b" " * (MAX_BODY_BYTES + 1))

@@ -146,7 +146,7 @@ async def test_usage_that_is_missing_or_absurd_is_estimated(stack, usage):
 async def test_a_cancelled_run_hangs_up_and_leaves_nothing_open(stack):
     with FakeProvider(faults=lambda _: Fault.hang()) as server:
         engine = engine_for(server, stack, max_parallel_calls=8)
-        engine.proven = True
+        engine.proven.add("m")
         run = asyncio.create_task(
             engine.achat_completion_list([ask(str(n)) for n in range(50)], show_progress=False)
         )

@@ -132,6 +132,11 @@ def test_azure_from_the_environment(monkeypatch):
     assert type(resolve_engine("m")[0]) is AzureGPT
 
 
+def test_a_configured_local_model_is_not_asked_of_others():
+    lb.configure(model="local")
+    assert resolve_engine(None, engine=ScriptedGPT("ok"))[1] == "scripted"
+
+
 def test_local_comes_before_the_environment(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     assert type(resolve_engine("local")[0]) is LocalGPT

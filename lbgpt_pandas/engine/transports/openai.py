@@ -43,6 +43,8 @@ MAX_BODY_BYTES = 20 * 2**20
 
 # A pooled connection that could not be had, or a socket that never opened: nothing was sent.
 _UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
+OPENAI_URL = "https://api.openai.com/v1"
+
 _REDIRECT = 3
 _SDK_KEYWORDS = frozenset({"extra_headers", "extra_query", "extra_body"})
 
@@ -105,8 +107,12 @@ class OpenAITransport:
         )
         raw = response.content
         request_id = response.headers.get("x-request-id") or response.headers.get("apim-request-id")
+        payload = parse_body(raw, request_id=request_id)
+        if isinstance(payload, dict) and payload.get("error"):
+            # Routers answer 200 before they know what the provider behind them says.
+            raise classify_response(200, payload, response.headers, now=datetime.now(UTC))
         return Reply(
-            payload=parse_body(raw, request_id=request_id),
+            payload=payload,
             headers=response.headers,
             request_id=request_id,
         )
@@ -119,7 +125,8 @@ class OpenAITransport:
 
         return openai.AsyncOpenAI(
             api_key=self._api_key.reveal(),
-            base_url=self._base_url,
+            # Named in any case: the SDK would read the environment once more, unchecked.
+            base_url=self._base_url or OPENAI_URL,
             organization=self._organization,
             http_client=http_client,
             max_retries=0,
@@ -163,6 +170,17 @@ class AzureTransport(OpenAITransport):
         self._http_client = http_client
         self._client = None
 
+    async def _token(self) -> str:
+        if self._token_provider is None:
+            return ""
+        try:
+            token = self._token_provider()
+            return token if isinstance(token, str) else await token
+        except Exception as error:  # noqa: BLE001  # the provider is the user's code
+            reason = redact(f"{type(error).__name__}: {error}")[:200]
+            failure = ConnectionFailed(f"azure_ad_token_provider failed: {reason}", code="token")
+        raise failure
+
     def _model(self, request: Request) -> str:
         model = request.model or ""
         return self._model_map.get(model, model)
@@ -173,7 +191,7 @@ class AzureTransport(OpenAITransport):
         return openai.AsyncAzureOpenAI(
             azure_endpoint=self._endpoint,
             api_key=self._azure_key.reveal() if self._azure_key else None,
-            azure_ad_token_provider=self._token_provider,
+            azure_ad_token_provider=self._token if self._token_provider else None,
             api_version=self._api_version,
             http_client=http_client,
             max_retries=0,
