@@ -64,7 +64,7 @@ async def test_the_time_that_is_said_is_waited(stack):
     with FakeProvider(faults=[Fault.rate_limited(2.5)]) as server:
         engine = engine_for(server, stack)
         await engine.cached_chat_completion(ask())
-        assert 2.5 <= engine.clock.slept[0] <= 3.5
+        assert 2.5 <= sum(engine.clock.slept) <= 3.5
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ async def test_nobody_listens(stack):
     with pytest.raises(errors.ConnectionFailed) as caught:
         await engine.cached_chat_completion(ask())
     assert not caught.value.maybe_billed
-    assert len(engine.clock.slept) == 2
+    assert len(engine.clock.slept) >= 2
     with server:
         assert text_of(await engine.cached_chat_completion(ask())) == "A:x"
 
@@ -146,7 +146,7 @@ async def test_usage_that_is_missing_or_absurd_is_estimated(stack, usage):
 async def test_a_cancelled_run_hangs_up_and_leaves_nothing_open(stack):
     with FakeProvider(faults=lambda _: Fault.hang()) as server:
         engine = engine_for(server, stack, max_parallel_calls=8)
-        engine.proven.add("m")
+        engine.proven.add("gpt-4o-mini")
         run = asyncio.create_task(
             engine.achat_completion_list([ask(str(n)) for n in range(50)], show_progress=False)
         )
