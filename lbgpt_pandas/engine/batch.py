@@ -215,7 +215,7 @@ class Batch:
     async def _look_up(self) -> list[int]:
         """Settle every cached request; return the numbers of the others."""
         misses: list[int] = []
-        makers: dict[tuple[int, int], KeyMaker] = {}
+        makers: dict[tuple[int, int], tuple[KeyMaker, Request]] = {}
         for start in range(0, len(self.requests), LOOKUP_SIZE):
             numbers = range(start, min(start + LOOKUP_SIZE, len(self.requests)))
             self._make_keys(numbers, makers)
@@ -223,16 +223,19 @@ class Batch:
             await asyncio.sleep(0)
         return misses
 
-    def _make_keys(self, numbers: range, makers: dict[tuple[int, int], KeyMaker]) -> None:
+    def _make_keys(
+        self, numbers: range, makers: dict[tuple[int, int], tuple[KeyMaker, Request]]
+    ) -> None:
         for number in numbers:
             if self.outcomes[number] is not None:
                 continue
             request = self.requests[number]
             shared_parts = id(request.params), id(request.options)
-            maker = makers.get(shared_parts)
             try:
-                if maker is None:
-                    maker = makers[shared_parts] = self.engine.key_maker(request)
+                if shared_parts not in makers:
+                    # With the request, because the id of a mapping that is gone is given again.
+                    makers[shared_parts] = self.engine.key_maker(request), request
+                maker, _ = makers[shared_parts]
                 self._keys[number] = maker.key(request.messages, request.sample)
             except RequestError as error:
                 self._settle(number, Outcome(None, error, Source.SKIPPED, key=""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -366,3 +367,22 @@ async def test_a_stored_answer_that_is_none_is_asked_again():
     await tier.save(outcome.key, family="f", model="m", payload={"choices": []}, replace=True)
     engine = ScriptedGPT("new")
     assert texts(await Batch(engine, ask("q"), caching=use(tier=tier)).arun()) == ["new"]
+
+
+class Passing(Sequence):
+    """Makes each request when it is asked for, as a frame's requests are made."""
+
+    messages, options = ask("q")[0].messages, {}
+
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, number):
+        return Request(self.messages, {"model": "m", "seed": number}, self.options)
+
+
+async def test_parameters_that_live_for_a_moment_have_keys_of_their_own():
+    engine = ScriptedGPT(lambda request: str(request.params["seed"]))
+    outcomes = await Batch(engine, Passing()).arun()
+    assert len({outcome.key for outcome in outcomes}) == 50
+    assert texts(outcomes) == [str(number) for number in range(50)]
