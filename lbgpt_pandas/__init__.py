@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 
 from lbgpt_pandas.accessor import register_accessors
+from lbgpt_pandas.engine.balanced import LoadBalancedGPT, MultiLoadBalancedGPT
+from lbgpt_pandas.engine.budget import Budget
 from lbgpt_pandas.engine.errors import (
     AuthError,
     BadRequest,
@@ -43,17 +45,21 @@ from lbgpt_pandas.engine.errors import (
     Timeout,
 )
 from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT, LocalGPT
+from lbgpt_pandas.engine.litellm_router import LiteLlmRouter
+from lbgpt_pandas.engine.pricing import Price, price_of, set_price
 from lbgpt_pandas.engine.views import register_views
 from lbgpt_pandas.frames import col
 from lbgpt_pandas.notebook.progress import choose_view
 from lbgpt_pandas.runs import RunReport, last_run
 from lbgpt_pandas.settings import Settings, configure, settings, using
+from lbgpt_pandas.usage import headroom, usage
 from lbgpt_pandas.version import __version__
 
 __all__ = [
     "AuthError",
     "AzureGPT",
     "BadRequest",
+    "Budget",
     "BudgetExceeded",
     "CacheCorrupt",
     "CacheMiss",
@@ -68,10 +74,14 @@ __all__ = [
     "LbgptError",
     "LbgptWarning",
     "LimitsWarning",
+    "LiteLlmRouter",
+    "LoadBalancedGPT",
     "LocalGPT",
     "MalformedResponse",
     "MissingExtraError",
+    "MultiLoadBalancedGPT",
     "NotFound",
+    "Price",
     "QuotaExhausted",
     "RateLimited",
     "RequestError",
@@ -89,8 +99,12 @@ __all__ = [
     "__version__",
     "col",
     "configure",
+    "headroom",
     "last_run",
+    "price_of",
+    "set_price",
     "settings",
+    "usage",
     "using",
 ]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pandas as pd
 
+from lbgpt_pandas.engine.budget import Budget
 from lbgpt_pandas.engine.caching import SUPPORTED_MODES, Caching
 from lbgpt_pandas.engine.errors import LbgptWarning
 from lbgpt_pandas.frames import to_requests
@@ -57,6 +58,7 @@ class LbgptAccessor:
         na: str = "skip",
         duplicates: str = "share",
         cache_mode: CacheMode | None = None,
+        budget: Budget | float | None = None,
         max_parallel: int | None = None,
         progress: Progress | bool | None = None,
         name: Hashable | None = None,
@@ -94,6 +96,9 @@ class LbgptAccessor:
             of its own.
         cache_mode : {"use", "read_only", "refresh", "off"}, optional
             Look answers up and store them (the default), only look up, only store, neither.
+        budget : Budget or float, optional
+            What the calls of this run may cost, a number in USD; see `lb.Budget`. Cached rows
+            cost nothing. By default the configured one, which all runs share.
         max_parallel : int, optional
             Cap on the requests that are worked on at once.
         progress : {"auto", "widget", "tqdm", "none"} or bool, optional
@@ -121,6 +126,8 @@ class LbgptAccessor:
             If the very first call shows that none can succeed.
         RunAborted
             If that became clear later. Finished rows are cached and in ``lb.last_run()``.
+        BudgetExceeded
+            If the budget is used up, unless it says otherwise. Finished rows likewise.
         RowErrors
             With ``errors="raise"``, if a row failed.
 
@@ -150,6 +157,7 @@ class LbgptAccessor:
         na: str = "skip",
         duplicates: str = "share",
         cache_mode: CacheMode | None = None,
+        budget: Budget | float | None = None,
         max_parallel: int | None = None,
         progress: Progress | bool | None = None,
         name: Hashable | None = None,
@@ -170,6 +178,7 @@ class LbgptAccessor:
         engine: _BaseGPT | None,
         errors: ErrorMode | None,
         cache_mode: CacheMode | None,
+        budget: Budget | float | None,
         max_parallel: int | None,
         progress: Progress | bool | None,
         name: Hashable | None,
@@ -185,6 +194,7 @@ class LbgptAccessor:
         check_choice("progress", progress, (*get_args(Progress), True, False))
         check_choice("cache_mode", cache_mode, SUPPORTED_MODES)
         check_max_parallel(max_parallel)
+        allowed = current.budget if budget is None else Budget.of(budget)
         check_name(name)
         options, given = split_params(params)
         chosen, model_name = resolve_engine(model, engine=engine)
@@ -198,6 +208,7 @@ class LbgptAccessor:
             model=model_name,
             errors=errors,
             progress=progress,
+            budget=allowed,
             max_parallel=max_parallel,
             name=name,
         )

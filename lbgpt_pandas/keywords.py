@@ -6,9 +6,9 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.cells import native
+from lbgpt_pandas.engine.arguments import check_timeout
 from lbgpt_pandas.engine.canonical import canonical_json
 from lbgpt_pandas.engine.errors import ConfigurationError, InvalidInput
-from lbgpt_pandas.engine.pipeline import check_timeout
 from lbgpt_pandas.engine.types import PRIVATE_KEYS
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 OWN_KEYWORDS = (
     "template", "messages", "model", "system", "tools", "response_format", "engine", "errors",
-    "na", "duplicates", "cache_mode", "max_parallel", "progress", "name",
+    "na", "duplicates", "cache_mode", "budget", "max_parallel", "progress", "name",
 )  # fmt: skip
 
-PLANNED_KEYWORDS = frozenset({"examples", "images", "budget", "rows_per_request", "semantic"})
+PLANNED_KEYWORDS = frozenset({"examples", "images", "rows_per_request", "semantic"})
 
 PROVIDER_KEYWORDS = (
     "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop", "n",

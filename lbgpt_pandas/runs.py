@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lbgpt_pandas.engine.batch import Batch
-from lbgpt_pandas.engine.errors import CacheWarning, RequestError, RowErrors, RowErrorsWarning
+from lbgpt_pandas.engine.errors import CacheWarning, LimitsWarning, RowErrors, RowErrorsWarning
 from lbgpt_pandas.engine.portal import run_async, run_sync
 from lbgpt_pandas.engine.report import RunSummary, billed_usd, count_errors, saved_usd
 from lbgpt_pandas.engine.types import Source
 from lbgpt_pandas.engine.views import close_quietly, drawn, open_view
 from lbgpt_pandas.frames import to_series
+from lbgpt_pandas.report_lines import COLUMNS, line, line_without_request
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
     from lbgpt_pandas.engine.base import _BaseGPT
+    from lbgpt_pandas.engine.budget import Budget
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.errors import LbgptError
     from lbgpt_pandas.engine.types import Outcome
     from lbgpt_pandas.frames import RowPlan
     from lbgpt_pandas.settings import ErrorMode, Progress
 
-MESSAGE_LENGTH = 300
+TOKEN_COLUMNS = ["prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"]
 WARNING_DEPTH = 4
 """Frames between `warnings.warn` and the line of the user's that called the accessor."""
 
@@ -59,6 +61,8 @@ class RowRun:
         What becomes of failed rows.
     progress : {"auto", "widget", "tqdm", "none"} or bool
         How progress is drawn.
+    budget : Budget or None
+        What the run may spend.
     max_parallel : int or None
         Cap on the requests that are worked on at once.
     name : hashable or None
@@ -76,13 +80,14 @@ class RowRun:
         model: str,
         errors: ErrorMode,
         progress: Progress | bool,
+        budget: Budget | None,
         max_parallel: int | None,
         name: Hashable | None,
         earlier: Sequence[Outcome | None] = (),
     ) -> None:
         self.plan, self.engine, self.caching = plan, engine, caching
         self.model, self.errors, self.name = model, errors, name
-        self.progress, self.max_parallel = progress, max_parallel
+        self.progress, self.budget, self.max_parallel = progress, budget, max_parallel
         self.batch = Batch(
             engine,
             plan.requests,
@@ -93,6 +98,7 @@ class RowRun:
             max_parallel=max_parallel,
             stop_on_error=errors == "raise",
             earlier=earlier,
+            budget=budget,
             clock=engine.clock,
         )
         if errors == "raise" and plan.errors:
@@ -137,6 +143,8 @@ class RowRun:
             if self.caching.tier is not None:
                 for notice in self.caching.tier.take_notices():
                     warnings.warn(notice, CacheWarning, stacklevel=WARNING_DEPTH + 1)
+            for notice in self.engine.take_notices():
+                warnings.warn(notice, LimitsWarning, stacklevel=WARNING_DEPTH + 1)
 
     def _deliver(self) -> pd.Series[Any]:
         report = self._report
@@ -210,6 +218,11 @@ class RunReport:
         return self.summary.saved_usd
 
     @property
+    def budget(self) -> Budget | None:
+        """What the run was allowed to spend, to be looked at and raised; None: no bound."""
+        return self._run.budget
+
+    @property
     def wall_s(self) -> float:
         """Seconds from the first lookup to the last answer."""
         return self.summary.snapshot.elapsed_s
@@ -239,17 +252,17 @@ class RunReport:
         plan = self._run.plan
         first_row: set[int] = set()
         lines: list[tuple[object, ...]] = []
-        shared_lines = [_line(outcome, first=False) for outcome in self._outcomes]
+        shared_lines = [line(outcome, first=False) for outcome in self._outcomes]
         for position, code in enumerate(plan.codes.tolist()):
             if code < 0:
-                lines.append(_line_without_request(plan.errors.get(position)))
+                lines.append(line_without_request(plan.errors.get(position)))
             elif code in first_row:
                 lines.append(shared_lines[code])
             else:
                 first_row.add(code)
-                lines.append(_line(self._outcomes[code], first=True))
-        frame = pd.DataFrame(lines, columns=list(_COLUMNS), index=plan.index)
-        return frame.astype(_COLUMNS)
+                lines.append(line(self._outcomes[code], first=True))
+        frame = pd.DataFrame(lines, columns=list(COLUMNS), index=plan.index)
+        return frame.astype(COLUMNS)
 
     @property
     def errors(self) -> pd.DataFrame:
@@ -277,10 +290,10 @@ class RunReport:
             for outcome in self._outcomes
             if outcome and outcome.completion and outcome.source is Source.PROVIDER
         ]
-        columns = ["deployment", "model", *_TOKEN_COLUMNS, "cost_usd"]
+        columns = ["deployment", "model", *TOKEN_COLUMNS, "cost_usd"]
         frame = pd.DataFrame(calls, columns=columns).astype({"cost_usd": "Float64"})
         groups = frame.groupby(["deployment", "model"])
-        sums = groups[_TOKEN_COLUMNS].sum().astype("int64")
+        sums = groups[TOKEN_COLUMNS].sum().astype("int64")
         sums.insert(0, "requests", groups.size().astype("int64"))
         # A sum that skipped unknown prices would be too low and look exact.
         sums["cost_usd"] = groups["cost_usd"].agg(lambda prices: prices.sum(skipna=False))
@@ -330,70 +343,9 @@ class RunReport:
             model=earlier.model,
             errors=earlier.errors,
             progress=earlier.progress,
+            budget=earlier.budget,
             max_parallel=earlier.max_parallel,
             name=earlier.name,
             earlier=self._outcomes,
         )
         return again.run()
-
-
-_COLUMNS = {
-    "status": "string",
-    "source": "string",
-    "error_type": "string",
-    "error_code": "string",
-    "message": "string",
-    "attempts": "int64",
-    "deployment": "string",
-    "latency_s": "float64",
-    "prompt_tokens": "Int64",
-    "completion_tokens": "Int64",
-    "cost_usd": "Float64",
-    "finish_reason": "string",
-    "similarity": "Float64",
-    "key": "string",
-    "request_id": "string",
-    "maybe_billed": "bool",
-}
-_TOKEN_COLUMNS = ["prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"]
-
-
-def _line(outcome: Outcome | None, *, first: bool) -> tuple[object, ...]:
-    if outcome is None:
-        return ("not_run", *[None] * 4, 0, None, 0.0, *[None] * 7, False)
-    completion, error = outcome.completion, outcome.error
-    shared = not first and outcome.source is Source.PROVIDER
-    code, message = _describe(error)
-    return (
-        "failed" if error is not None else "ok",
-        str(Source.SHARED if shared and error is None else outcome.source),
-        type(error).__name__ if error is not None else None,
-        code,
-        message,
-        0 if shared else outcome.attempts,
-        outcome.deployment or (completion.deployment if completion else None) or None,
-        0.0 if shared else outcome.latency_s,
-        completion.tokens.prompt if completion else None,
-        completion.tokens.completion if completion else None,
-        outcome.price_usd if outcome.source is Source.PROVIDER and first else 0.0,
-        completion.finish_reason if completion else None,
-        outcome.similarity,
-        outcome.key or None,
-        completion.request_id if completion else getattr(error, "request_id", None),
-        outcome.maybe_billed,
-    )
-
-
-def _line_without_request(error: RequestError | None) -> tuple[object, ...]:
-    status = "skipped" if error is None else "failed"
-    kind = None if error is None else type(error).__name__
-    return (
-        status, str(Source.SKIPPED), kind, *_describe(error), 0, None, 0.0,
-        None, None, 0.0, None, None, None, None, False,
-    )  # fmt: skip
-
-
-def _describe(error: BaseException | None) -> tuple[str | None, str | None]:
-    if error is None:
-        return None, None
-    return getattr(error, "code", None), str(error)[:MESSAGE_LENGTH]

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+from weakref import WeakSet
 
 from lbgpt_pandas.engine import portal
+from lbgpt_pandas.engine.balanced import MultiLoadBalancedGPT
 from lbgpt_pandas.engine.base import _BaseGPT
+from lbgpt_pandas.engine.budget import Budget
 from lbgpt_pandas.engine.caches.base import adapt
 from lbgpt_pandas.engine.caches.disk import DiskCache, default_directory
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import SUPPORTED_MODES
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT, LocalGPT
+from lbgpt_pandas.engine.litellm_router import LiteLlmRouter
 from lbgpt_pandas.engine.report import inert_html
 from lbgpt_pandas.engine.secrets import Secret
 
@@ -58,6 +62,8 @@ class Settings:
         The exact cache of frames; None if there is none.
     cache_mode : {"use", "read_only", "refresh", "off"}
         What is done with it.
+    budget : Budget or None
+        What all runs together may spend.
     errors : {"coerce", "raise", "ignore"}
         What becomes of failed rows.
     progress : {"auto", "widget", "tqdm", "none"} or bool
@@ -72,6 +78,7 @@ class Settings:
     model: str | None = None
     cache: StandardTier | None = None
     cache_mode: CacheMode = "use"
+    budget: Budget | None = None
     errors: ErrorMode = "coerce"
     progress: Progress | bool = "auto"
     max_parallel: int | None = None
@@ -101,6 +108,7 @@ _session: Settings | None = None
 _block: ContextVar[Settings | None] = ContextVar("lbgpt_settings", default=None)
 _tiers: dict[object, StandardTier] = {}
 _engines: dict[object, _BaseGPT] = {}
+_used: WeakSet[_BaseGPT] = WeakSet()
 
 
 def settings() -> Settings:
@@ -127,6 +135,7 @@ def configure(
     model: str | None = UNSET,
     cache: object = UNSET,
     cache_mode: CacheMode = UNSET,
+    budget: Budget | float | None = UNSET,
     errors: ErrorMode = UNSET,
     progress: Progress | bool = UNSET,
     max_parallel: int | None = UNSET,
@@ -146,6 +155,9 @@ def configure(
         or ``LBGPT_CACHE_DIR``.
     cache_mode : {"use", "read_only", "refresh", "off"}, optional
         Whether answers are looked up and stored; ``"use"`` at first.
+    budget : Budget or float, optional
+        What all later runs together may spend, a number in USD; a call's own ``budget=`` comes
+        in its place. None: no bound, as at first.
     errors : {"coerce", "raise", "ignore"}, optional
         ``"coerce"`` at first: failed rows are NA, with one warning.
     progress : {"auto", "widget", "tqdm", "none"} or bool, optional
@@ -183,6 +195,7 @@ def using(
     model: str | None = UNSET,
     cache: object = UNSET,
     cache_mode: CacheMode = UNSET,
+    budget: Budget | float | None = UNSET,
     errors: ErrorMode = UNSET,
     progress: Progress | bool = UNSET,
     max_parallel: int | None = UNSET,
@@ -218,6 +231,8 @@ def _checked(keywords: dict[str, Any]) -> dict[str, Any]:
             check_choice(name, given[name], allowed)
     check_engine(given.get("engine"))
     check_max_parallel(given.get("max_parallel"))
+    if "budget" in given:
+        given["budget"] = Budget.of(given["budget"])
     if "cache" in given:
         given["cache"] = _tier(given["cache"])
     return given
@@ -303,30 +318,52 @@ def resolve_engine(model: str | None, *, engine: _BaseGPT | None = None) -> tupl
             "no model is named: give model=, for example model='gpt-4o-mini', or set it once "
             "with lb.configure(model=...)"
         )
+    with _lock:
+        _used.add(chosen)
     return chosen, name
+
+
+def known_engines() -> list[_BaseGPT]:
+    """The engine that would answer now, those of the environment, and those used in calls."""
+    current = settings()
+    with suppress(ConfigurationError):  # nothing is configured
+        current = replace(current, engine=current.engine or _from_environment(current.model))
+    with _lock:
+        found = [current.engine, *_engines.values(), *_used]
+    return [engine for engine in dict.fromkeys(found) if engine is not None]
 
 
 def _from_environment(model: str | None) -> _BaseGPT:
     variables = os.environ
     key, base_url = variables.get("OPENAI_API_KEY"), variables.get("OPENAI_BASE_URL")
+    if model and "/" in model and not base_url:
+        deployment = {"model_name": model, "litellm_params": {"model": model}}
+        return _kept(_engines, ("litellm", model), lambda: LiteLlmRouter([deployment]))
+    azure_key = variables.get("AZURE_OPENAI_API_KEY")
+    endpoint = variables.get("AZURE_OPENAI_ENDPOINT")
+    openai = azure = None
     if key:
-        if model and "/" in model and not base_url:
-            raise ConfigurationError(
-                f"model={model!r} names a provider; OpenAI has no such model, and routing to "
-                "other providers is not in this version. For a server with OpenAI's interface "
-                "set OPENAI_BASE_URL or give engine=ChatGPT(base_url=...)"
-            )
-        return _kept(_engines, ("openai", Secret(key), base_url), lambda: ChatGPT(key))
-    key, endpoint = variables.get("AZURE_OPENAI_API_KEY"), variables.get("AZURE_OPENAI_ENDPOINT")
-    if key and endpoint:
-        return _kept(
+        openai = _kept(_engines, ("openai", Secret(key), base_url), lambda: ChatGPT(key))
+    if azure_key and endpoint and not (key and base_url):
+        azure = _kept(
             _engines,
-            ("azure", Secret(key), endpoint),
+            ("azure", Secret(azure_key), endpoint),
             # Without a map a deployment is called as the model is.
-            lambda: AzureGPT(key, endpoint, {}),
+            lambda: AzureGPT(azure_key, endpoint, {}),
         )
+    match openai, azure:
+        case ChatGPT(), AzureGPT():
+            return _kept(
+                _engines,
+                (openai, azure),
+                lambda: MultiLoadBalancedGPT([openai, azure], allocation_function="max_headroom"),
+            )
+        case _BaseGPT() as only, None:
+            return only
+        case None, _BaseGPT() as only:
+            return only
     raise ConfigurationError(
         "no engine: none was given or configured, and the environment has neither OPENAI_API_KEY "
-        "nor AZURE_OPENAI_API_KEY with AZURE_OPENAI_ENDPOINT. "
-        'model="local" needs no key (extra "local")'
+        "nor AZURE_OPENAI_API_KEY with AZURE_OPENAI_ENDPOINT. A model written provider/name goes "
+        'to its provider by litellm (extra "litellm"); model="local" needs no key (extra "local")'
     )

@@ -73,11 +73,12 @@ def parameters(function: Any) -> list[str]:
 COMPLETE = [
     "template=None", "*", "messages=None", "model=None", "system=None", "tools=None",
     "response_format=None", "engine=None", "errors=None", "na='skip'", "duplicates='share'",
-    "cache_mode=None", "max_parallel=None", "progress=None", "name=None", "**params",
+    "cache_mode=None", "budget=None", "max_parallel=None", "progress=None", "name=None", "**params",
 ]  # fmt: skip
 
 SETTINGS = [
-    "model=...", "cache=...", "cache_mode=...", "errors=...", "progress=...", "max_parallel=...",
+    "model=...", "cache=...", "cache_mode=...", "budget=...", "errors=...", "progress=...",
+    "max_parallel=...",
 ]  # fmt: skip
 
 SIGNATURES: dict[Any, list[str]] = {
@@ -87,11 +88,20 @@ SIGNATURES: dict[Any, list[str]] = {
     lb.using: ["engine=...", "*", *SETTINGS],
     lb.settings: [],
     lb.last_run: [],
+    lb.usage: ["by=('model', 'deployment')", "since=None"],
+    lb.headroom: [],
+    lb.Budget: ["usd=None", "*", "tokens=None", "requests=None", "on_exceeded='raise'"],
+    lb.Budget.add: ["usd=None", "*", "tokens=None", "requests=None"],
+    lb.price_of: ["model"],
+    lb.set_price: ["model", "price"],
     lb.RunReport.retry_failed: [],
     engine.ChatGPT.chat_completion: ["**request"],
     engine.ChatGPT.cached_chat_completion: ["content", "use_cache=True"],
     engine.ChatGPT.chat_completion_list: ["requests", "show_progress=True"],
     engine.ChatGPT.achat_completion_list: ["requests", "show_progress=True"],
+    engine.ChatGPT.streamed_chat_completion: ["**request"],
+    engine.ChatGPT.embedding: ["model", "*", "input", "**params"],
+    engine.ChatGPT.cached_embedding: ["model", "*", "input", "**params"],
     engine.ChatGPT.get_usage_stats: ["include_usage_reservation=False"],
     engine.ChatGPT.expected_tokens_per_request: [],
 }

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from lbgpt_pandas.engine.allocation import (
+    max_headroom_allocation_function,
+    random_allocation_function,
+)
+from lbgpt_pandas.engine.balanced import LoadBalancedGPT, MultiLoadBalancedGPT
 from lbgpt_pandas.engine.base import _BaseGPT
+from lbgpt_pandas.engine.budget import Budget
 from lbgpt_pandas.engine.caches.disk import DiskCache
 from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT, LocalGPT
+from lbgpt_pandas.engine.litellm_router import LiteLlmRouter
 from lbgpt_pandas.engine.types import (
     Completion,
+    Headroom,
     Outcome,
     Request,
     Source,
@@ -19,11 +27,18 @@ from lbgpt_pandas.engine.types import (
 
 __all__ = [
     "AzureGPT",
+    "Budget",
     "ChatCompletionAddition",
     "ChatGPT",
     "Completion",
     "DiskCache",
+    "EmbeddingAddition",
+    "EmbeddingResponseAddition",
+    "Headroom",
+    "LiteLlmRouter",
+    "LoadBalancedGPT",
     "LocalGPT",
+    "MultiLoadBalancedGPT",
     "Outcome",
     "Request",
     "Source",
@@ -31,13 +46,18 @@ __all__ = [
     "Usage",
     "UsageStats",
     "_BaseGPT",
+    "max_headroom_allocation_function",
+    "random_allocation_function",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "ChatCompletionAddition":
-        # A class of the SDK's kind; importing it costs what importing openai costs.
-        from lbgpt_pandas.engine.sdk_types import ChatCompletionAddition  # noqa: PLC0415
+_OF_THE_SDK = {"ChatCompletionAddition", "EmbeddingAddition", "EmbeddingResponseAddition"}
 
-        return ChatCompletionAddition
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_THE_SDK:
+        # Classes of the SDK's kind; importing them costs what importing openai costs.
+        from lbgpt_pandas.engine import sdk_types  # noqa: PLC0415
+
+        return getattr(sdk_types, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

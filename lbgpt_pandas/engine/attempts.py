@@ -1,168 +1,283 @@
-"""Attempts at one request: each with a place and a time limit, as many as the policy allows."""
+"""Attempts at one request: each with a place and a time limit, as many as the rules allow."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from lbgpt_pandas.engine.calls import Books, Call
 from lbgpt_pandas.engine.completions import read_completion
-from lbgpt_pandas.engine.errors import RequestError, Timeout
+from lbgpt_pandas.engine.errors import (
+    ConfigurationError,
+    RateLimited,
+    RequestError,
+    RequestExceedsQuota,
+    RetryBudgetExhausted,
+    Timeout,
+)
 from lbgpt_pandas.engine.flights import Withdrawn
-from lbgpt_pandas.engine.retry import retry_policy
+from lbgpt_pandas.engine.retry import decide, retry_policy, wait_seconds
+from lbgpt_pandas.engine.scheduler import TOTAL_TIMEOUT_S, Ticket
+from lbgpt_pandas.engine.types import TokenCount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from lbgpt_pandas.engine.budget import BudgetReservation
+    from lbgpt_pandas.engine.calls import Trail
     from lbgpt_pandas.engine.clock import Clock
     from lbgpt_pandas.engine.session import Session
     from lbgpt_pandas.engine.transports.base import Reply
     from lbgpt_pandas.engine.types import Completion, Request
     from lbgpt_pandas.engine.usage import UsageLog
 
-TOTAL_TIMEOUT_S = 900.0
-"""Seconds from a request's turn, waiting for a place included, in which an attempt may begin."""
-
-PAUSE_SLICE_S = 1.0
-"""A row that waits for its next attempt looks this often whether it is still wanted."""
-
-
-def always() -> bool:
-    """Return True: the request is wanted whatever happens."""
-    return True
-
-
-@dataclass(slots=True)
-class Trail:
-    """What has happened to a request so far.
-
-    Attributes
-    ----------
-    is_wanted : callable
-        Asked before each call; False withdraws the request.
-    attempts : int
-        Calls made.
-    latency_s : float
-        Seconds of the call that was answered.
-    maybe_billed : bool
-        A call that failed may have been charged.
-    """
-
-    is_wanted: Callable[[], bool] = always
-    attempts: int = 0
-    latency_s: float = 0.0
-    maybe_billed: bool = False
+T = TypeVar("T")
 
 
 class Attempts:
-    """How one deployment is called.
+    """How an engine's requests are tried.
 
     Parameters
     ----------
-    deployment : str
-        Its name.
     clock : Clock
         Source of time.
     usage : UsageLog
-        Where answered calls are recorded.
-    timeout_s : float or None
-        Seconds for one attempt; a request's own ``request_timeout`` comes first.
+        Where answered calls are recorded, beside the deployment's own log.
     stop_after : int or None
         Attempts in all.
     """
 
-    def __init__(
-        self,
-        *,
-        deployment: str,
-        clock: Clock,
-        usage: UsageLog,
-        timeout_s: float | None,
-        stop_after: int | None,
-    ) -> None:
-        self._deployment, self._clock, self._usage = deployment, clock, usage
-        self._timeout_s, self._stop_after = timeout_s, stop_after
+    def __init__(self, *, clock: Clock, usage: UsageLog, stop_after: int | None) -> None:
+        self.clock = clock
+        self._books = Books(clock=clock, usage=usage)
+        self._stop_after = stop_after
         self._random = random.Random()  # noqa: S311  # jitter, not a secret
 
     async def until_done(self, session: Session, request: Request, trail: Trail) -> Completion:
-        """Try until there is an answer or the policy gives up.
+        """Try `once` until there is an answer or the rules give up; see `repeat`."""
+        return await self.repeat(
+            session, request, trail, lambda: self.once(session, request, trail)
+        )
+
+    async def repeat(
+        self,
+        session: Session,
+        request: Request,
+        trail: Trail,
+        attempt: Callable[[], Awaitable[T]],
+    ) -> T:
+        """Make attempts at a request until one succeeds or the rules give up.
+
+        Parameters
+        ----------
+        attempt : callable
+            Makes one, in a `place` of its own.
 
         Raises
         ------
         RequestError
             The last one.
+        Withdrawn
+            If the run was stopped before the next call.
         """
-        began = self._clock.monotonic()
         try:
-            return await self.once(session, request, trail)
+            return await attempt()
         except RequestError as error:
             first: RequestError | None = error
         policy = retry_policy(
-            clock=self._clock,
+            clock=self.clock,
             stop_after_attempts=self._stop_after,
             total_s=TOTAL_TIMEOUT_S,
             random=self._random,
-            started=began,
+            started=trail.first_sent_at,
             sleep=partial(self._pause, trail),
+            should_retry=partial(self._should_retry, session, request, trail),
+            wait_s=partial(self._wait_s, session, trail),
         )
-        async for attempt in policy:
-            with attempt:
-                if first is not None:
-                    # A policy costs more than a call, so it is made only now and told the past.
-                    known, first = first, None
-                    raise known
-                return await self.once(session, request, trail)
+        try:
+            async for turn in policy:
+                with turn:
+                    if first is not None:
+                        # A policy costs more than a call, so it is made only now, told the past.
+                        known, first = first, None
+                        raise known
+                    return await attempt()
+        finally:
+            if trail.order is not None:
+                trail.run.retries.settled(trail.order)
         raise AssertionError("a retry policy ends by returning or raising")
 
-    async def _pause(self, trail: Trail, seconds: float) -> None:
-        """Wait for the next attempt, unless the request is withdrawn meanwhile."""
-        end = self._clock.monotonic() + seconds
-        while (left := end - self._clock.monotonic()) > 0:
-            await self._clock.sleep(min(left, PAUSE_SLICE_S))
-            if not trail.is_wanted():
-                raise Withdrawn
-
     async def once(self, session: Session, request: Request, trail: Trail) -> Completion:
-        """Take a place, send, validate, give the place back, record what it cost.
+        """Take a place, send, validate, settle.
 
         Raises
         ------
         RequestError
             If the call failed.
         Withdrawn
-            If the request was not wanted any more once there was a place for it.
+            If the run was stopped before there was a place.
         """
-        reservation = await session.limit.acquire()
-        try:
-            if not trail.is_wanted():
-                raise Withdrawn
-            trail.attempts += 1
-            started, sent_at = self._clock.wall(), self._clock.monotonic()
-            reply = await self._send(session, request)
+        async with self.place(session, request, trail) as call:
+            sent_at = self.clock.monotonic()
+            reply = await self._send(call, request)
             completion = read_completion(
                 reply.payload,
                 messages=request.messages,
-                deployment=self._deployment,
+                deployment=call.deployment,
                 request_id=reply.request_id,
             )
-            trail.latency_s = self._clock.monotonic() - sent_at
-            reservation.commit(completion.tokens)
-        except RequestError as error:
-            trail.maybe_billed |= error.maybe_billed
-            raise
-        finally:
-            reservation.cancel()
-        self._usage.add(completion.tokens, started=started, attempt=trail.attempts)
+            trail.latency_s = self.clock.monotonic() - sent_at
+            call.settle(completion.tokens, reply.headers, model=completion.model)
         return completion
 
-    async def _send(self, session: Session, request: Request) -> Reply:
-        seconds = request.options.get("request_timeout", self._timeout_s)
-        timeout = float(seconds) if isinstance(seconds, int | float) else None
+    @asynccontextmanager
+    async def place(self, session: Session, request: Request, trail: Trail) -> AsyncIterator[Call]:
+        """Wait for a place, and end it by how the block ends.
+
+        The block calls `Call.settle` when it has its answer. A `RequestError` that leaves it
+        counts as the call's failure, anything else as a call that was abandoned.
+        """
+        if trail.order is None:
+            trail.order = session.scheduler.next_order()
+        spending = await self._reserve_spending(session, request, trail)
+        sent = False
+        call: Call | None = None
+        try:
+            place = await session.scheduler.acquire(self._ticket(request, trail, trail.order))
+            call = Call(self._books, place, request, trail, spending)
+            await place.lane.open()
+            if trail.run.stopped:
+                raise Withdrawn
+            trail.attempts += 1
+            trail.deployment = call.deployment
+            if trail.first_sent_at is None:
+                trail.first_sent_at = self.clock.monotonic()
+            sent = True
+            yield call
+        except RequestError as error:
+            trail.error = error
+            if call is not None and sent:
+                call.fail(error, alone=self._is_alone(session, request, trail))
+            raise
+        finally:
+            # What has been ended is not ended again.
+            if call is not None:
+                call.abandon(sent=sent)
+            elif spending is not None:
+                spending.cancel()
+
+    def _ticket(self, request: Request, trail: Trail, order: int) -> Ticket:
+        begun = trail.first_sent_at
+        return Ticket(
+            order=order,
+            request=request,
+            run=trail.run,
+            counted=trail.run.budget is not None,
+            avoid=trail.avoid,
+            barred=trail.barred,
+            error=trail.error,
+            deadline=None if begun is None else begun + TOTAL_TIMEOUT_S,
+        )
+
+    async def _reserve_spending(
+        self, session: Session, request: Request, trail: Trail
+    ) -> BudgetReservation | None:
+        budget = trail.run.budget
+        if budget is None:
+            return None
+        prices: list[float | None] = []
+        most = 0
+        for lane in session.lanes:
+            demand = lane.deployment.demand(request, counted=True)
+            tokens = TokenCount(demand.prompt, demand.completion, estimated=True)
+            prices.append(lane.deployment.price(request.model or "", tokens))
+            most = max(most, tokens.total)
+        if budget.usd is not None and None in prices:
+            raise ConfigurationError(
+                f"the price of {request.model!r} is unknown, so a budget in USD cannot be kept: "
+                "state it with lb.set_price(...), or give the budget as tokens= or requests="
+            )
+        usd = max((price for price in prices if price is not None), default=0.0)
+        return await budget.acquire(usd=usd, tokens=most, run=trail.run)
+
+    def _should_retry(
+        self, session: Session, request: Request, trail: Trail, error: BaseException
+    ) -> bool:
+        """Draw the consequences of a failure for this request, and tell whether it goes on."""
+        if not isinstance(error, RequestError):
+            return False
+        decision = decide(error)
+        name = trail.deployment
+        trail.avoid = frozenset({name}) if decision.other_deployment else frozenset()
+        if decision.fatal:
+            trail.run.disable(name, request.model, error)
+            return self._has_others(session, request, trail)
+        if isinstance(error, RequestExceedsQuota):
+            trail.barred |= {name}
+            return trail.attempts > 0 and self._has_others(session, request, trail)
+        if not decision.retry or error.code in {"blocked", "outage"}:
+            return False
+        if decision.uses_budget and not self._is_granted(session, trail):
+            raise RetryBudgetExhausted(
+                f"too many requests are failing for this one to be tried again; it failed with: "
+                f"{error}",
+                code=error.code,
+                status=error.status,
+                maybe_billed=error.maybe_billed,
+                request_id=error.request_id,
+            ) from None
+        return True
+
+    def _is_granted(self, session: Session, trail: Trail) -> bool:
+        """Ask the retry budget, unless the deployment rests: then nobody hurries it anyway."""
+        now = self.clock.monotonic()
+        for lane in session.lanes:
+            deployment = lane.deployment
+            if deployment.name == trail.deployment and deployment.breaker.ready_at(now) > now:
+                return True
+        return trail.run.retries.grant(now, order=trail.order or 0)
+
+    def _has_others(self, session: Session, request: Request, trail: Trail) -> bool:
+        return any(
+            lane.deployment.name not in trail.barred
+            and trail.run.why_out(lane.deployment.name, request.model) is None
+            for lane in session.lanes
+        )
+
+    def _is_alone(self, session: Session, request: Request, trail: Trail) -> bool:
+        now = self.clock.monotonic()
+        return not any(
+            other.deployment.name != trail.deployment
+            and trail.run.why_out(other.deployment.name, request.model) is None
+            and other.deployment.breaker.ready_at(now) <= now
+            for other in session.lanes
+        )
+
+    def _wait_s(self, session: Session, trail: Trail, error: BaseException, attempt: int) -> float:
+        """Seconds before the request goes back to the scheduler."""
+        if not decide(error).retry:
+            return 0.0  # its deployment is out; whoever else is ready may go on
+        if not isinstance(error, RateLimited):
+            return wait_seconds(error, attempt=attempt, random=self._random)
+        for lane in session.lanes:
+            deployment = lane.deployment
+            if deployment.name == trail.deployment:
+                blocked = deployment.quota.blocked_until > self.clock.monotonic()
+                return 0.0 if blocked else deployment.wait_s(error)
+        return 0.0
+
+    async def _pause(self, trail: Trail, seconds: float) -> None:
+        if seconds > 0:
+            await trail.run.pause(self.clock, seconds)
+
+    async def _send(self, call: Call, request: Request) -> Reply:
+        timeout = call.timeout_s
         try:
             async with asyncio.timeout(timeout):
-                return await session.transport.chat(request, timeout=timeout)
+                return await call.transport.chat(request, timeout=timeout)
         except TimeoutError:
             raise Timeout(
                 f"no complete answer within {timeout} s; give request_timeout= for more",

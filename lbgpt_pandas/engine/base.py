@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from lbgpt_pandas.engine.attempts import Trail
 from lbgpt_pandas.engine.batch import Batch
 from lbgpt_pandas.engine.caching import NO_CACHING, Caching
+from lbgpt_pandas.engine.calls import Trail
 from lbgpt_pandas.engine.completions import to_sdk_object
-from lbgpt_pandas.engine.pipeline import Pipeline
+from lbgpt_pandas.engine.embeddings import Embeddings
+from lbgpt_pandas.engine.errors import LimitsWarning
 from lbgpt_pandas.engine.portal import run_sync
+from lbgpt_pandas.engine.streams import Streams
 from lbgpt_pandas.engine.types import Outcome, Request, Source, UsageStats
 from lbgpt_pandas.engine.views import close_quietly, drawn, open_view
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.types import Usage
 
 
-class _BaseGPT(Pipeline):
+class _BaseGPT(Streams, Embeddings):
     """What every engine can do; the parameters are those of `Pipeline`.
 
     Engines are async context managers: connections live for the block. A method that is
@@ -50,7 +53,7 @@ class _BaseGPT(Pipeline):
             trail = Trail()
             completion = await self._attempts.once(session, wanted, trail)
         outcome = Outcome(
-            completion, None, Source.PROVIDER, "", trail.attempts, trail.latency_s, self.name
+            completion, None, Source.PROVIDER, "", trail.attempts, trail.latency_s, trail.deployment
         )
         return to_sdk_object(outcome, model_class=type(self).__name__)
 
@@ -137,6 +140,8 @@ class _BaseGPT(Pipeline):
         )
 
     def _answers(self, outcomes: Sequence[Outcome | None], *, strict: bool) -> list[Any]:
+        for notice in self.take_notices():
+            warnings.warn(notice, LimitsWarning, stacklevel=3)
         if strict:
             for outcome in outcomes:
                 if outcome is not None and outcome.error is not None:
@@ -166,8 +171,7 @@ class _BaseGPT(Pipeline):
         stats = self._usage.stats()
         if not include_usage_reservation:
             return stats
-        with self._lock:
-            flying = sum(session.limit.in_flight for session in self._sessions.values())
+        flying = sum(deployment.in_flight for deployment in self.deployments())
         reserved = round(flying * self.expected_tokens_per_request())
         return UsageStats(tokens=stats.tokens + reserved, requests=stats.requests + flying)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from lbgpt_pandas.engine.accounts import SESSION_BOOK
 from lbgpt_pandas.engine.caching import NO_CACHING
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
 from lbgpt_pandas.engine.completions import read_completion
 from lbgpt_pandas.engine.errors import (
+    BudgetExceeded,
     ContentFiltered,
     ContextTooLong,
     InvalidInput,
@@ -22,17 +24,18 @@ from lbgpt_pandas.engine.errors import (
 from lbgpt_pandas.engine.flights import Withdrawn
 from lbgpt_pandas.engine.report import RunSnapshot
 from lbgpt_pandas.engine.retry import decide
+from lbgpt_pandas.engine.run_state import RunState
 from lbgpt_pandas.engine.types import Outcome, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
-    from typing import Self
+    from collections.abc import Iterator, Sequence
 
+    from lbgpt_pandas.engine.answering import Engine
+    from lbgpt_pandas.engine.budget import Budget
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.clock import Clock
     from lbgpt_pandas.engine.keys import KeyMaker
-    from lbgpt_pandas.engine.types import Completion, Request
+    from lbgpt_pandas.engine.types import Request
 
 LOOKUP_SIZE = 2_000
 """Keys in one bulk lookup: large enough to be fast, small enough not to hold up the loop."""
@@ -46,40 +49,6 @@ ABORT_AFTER = 20
 
 OF_THE_ROW = (ContentFiltered, ContextTooLong)
 """Failures that say something about one row and nothing about the next."""
-
-
-class Engine(Protocol):
-    """What a batch asks of an engine."""
-
-    proven: set[str | None]
-    max_parallel_calls: int
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-    def prepare(self, request: Request) -> Request:
-        """Return the request as it will be sent."""
-        ...
-
-    def key_maker(self, request: Request) -> KeyMaker:
-        """Return the key maker for requests with these parameters and options."""
-        ...
-
-    def price_usd(self, completion: Completion) -> float | None:
-        """List price of an answer; None if it is unknown."""
-        ...
-
-    async def afetch(
-        self, request: Request, *, key: str, caching: Caching, is_wanted: Callable[[], bool]
-    ) -> Outcome:
-        """Ask a provider, with retries, and store the answer."""
-        ...
 
 
 class Batch:
@@ -105,6 +74,8 @@ class Batch:
         Keep whole provider objects, not only texts and figures.
     earlier : sequence of Outcome or None, optional
         Outcomes of an earlier run over the same requests; what it answered is not asked again.
+    budget : Budget, optional
+        What the run may spend; cached answers cost nothing.
 
     Attributes
     ----------
@@ -125,6 +96,7 @@ class Batch:
         stop_on_error: bool = False,
         keep_payloads: bool = False,
         earlier: Sequence[Outcome | None] = (),
+        budget: Budget | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.engine = engine
@@ -140,7 +112,9 @@ class Batch:
         self._keys: list[str] = [""] * len(requests)
         self._followers: dict[int, list[int]] = {}
         self._fatal: RequestError | None = None
-        self._stopped = self._finished = False
+        self._unaffordable: BudgetExceeded | None = None
+        self._finished = False
+        self._run = RunState(budget=budget)
         self._started_at: float | None = None
         self._elapsed_s = 0.0
         self._done = self._cached = self._shared = self._in_flight = self._retries = 0
@@ -167,6 +141,8 @@ class Batch:
             The very first call shows that no call can succeed.
         RunAborted
             The same became clear later, or credit ran out.
+        BudgetExceeded
+            The budget is used up, and says that this is to be raised.
         """
         self._started_at = self._clock.monotonic()
         if self.caching.tier is not None:
@@ -174,7 +150,7 @@ class Batch:
             self.caching.tier.reset()
         try:
             misses = await self._look_up()
-            if misses and not self._stopped:
+            if misses and not self._run.stopped:
                 async with self.engine:
                     await self._ask(self._leaders(misses))
         finally:
@@ -182,6 +158,8 @@ class Batch:
             self._finished = True
         if self._fatal is not None:
             raise self._final_error(self._fatal)
+        if self._unaffordable is not None:
+            raise self._unaffordable
         return self.outcomes
 
     def snapshot(self) -> RunSnapshot:
@@ -207,10 +185,7 @@ class Batch:
 
     def stop(self) -> None:
         """Start nothing new; what is in flight is finished. Safe from any thread."""
-        self._stopped = True
-
-    def _is_going_on(self) -> bool:
-        return not self._stopped
+        self._run.stop()
 
     async def _look_up(self) -> list[int]:
         """Settle every cached request; return the numbers of the others."""
@@ -253,7 +228,7 @@ class Batch:
             if outcome is None:
                 misses.append(number)
             else:
-                self._settle(number, outcome)
+                self._book(number, outcome)
         return misses
 
     def _from_cache(self, number: int, payload: dict[str, object] | None) -> Outcome | None:
@@ -301,7 +276,7 @@ class Batch:
             raise group.exceptions[0] from None
 
     async def _work(self, queue: Iterator[int]) -> None:
-        while not self._stopped:
+        while not self._run.stopped:
             number = next(queue, None)
             if number is None:
                 return
@@ -312,15 +287,35 @@ class Batch:
                     request,
                     key=self._keys[number],
                     caching=self.caching,
-                    is_wanted=self._is_going_on,
+                    run=self._run,
                 )
             except Withdrawn:
                 return
+            except BudgetExceeded as error:
+                if self._stops_for(error):
+                    return
+                failure = error.with_traceback(None)
+                outcome = Outcome(None, failure, Source.SKIPPED, self._keys[number])
             finally:
                 self._in_flight -= 1
-            self._settle(number, outcome)
+            self._book(number, outcome)
             for follower in self._followers.pop(number, ()):
-                self._settle(follower, replace(outcome, source=Source.SHARED, attempts=0))
+                self._book(follower, replace(outcome, source=Source.SHARED, attempts=0))
+
+    def _stops_for(self, error: BudgetExceeded) -> bool:
+        """Tell whether a used-up budget ends the run, and begin to end it."""
+        budget = self._run.budget
+        if budget is not None and budget.on_exceeded == "null":
+            return False
+        self._unaffordable = self._unaffordable or error
+        self.stop()
+        return True
+
+    def _book(self, number: int, outcome: Outcome) -> None:
+        """Settle, and enter what the rows did not have to pay in the session's book."""
+        self._settle(number, outcome)
+        at = self._clock.wall()
+        SESSION_BOOK.spared(outcome, self.rows_of[number], engine=self.engine.name, at=at)
 
     def _settle(self, number: int, outcome: Outcome) -> None:
         completion = outcome.completion

@@ -168,7 +168,7 @@ def classify_response(
     waits = (parse_retry_after(lower, now=now), _delay_inside(facts), wait_in_text(message))
     if kind is errors.MalformedResponse and not facts:
         message = _shape(body)
-    return kind(
+    failure = kind(
         _compose(kind, status, message),
         code=_code_of(error),
         status=status,
@@ -177,6 +177,8 @@ def classify_response(
         maybe_billed=effective in {504, 524},
         request_id=_request_id(lower, top),
     )
+    failure.limit_headers = {name: text for name, text in lower.items() if "ratelimit" in name}
+    return failure
 
 
 def _kind_of(

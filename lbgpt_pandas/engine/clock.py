@@ -5,7 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Alarm(Protocol):
+    """What `Clock.call_later` gives: something that can be called off."""
+
+    def cancel(self) -> object:
+        """Call it off; without effect once it has rung."""
+        ...
 
 
 class Clock(Protocol):
@@ -21,6 +32,10 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Suspend the current task for `seconds`."""
+        ...
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:
+        """Call `callback` on the running loop in `seconds`."""
         ...
 
 
@@ -40,6 +55,10 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Suspend the current task for `seconds`."""
         await asyncio.sleep(seconds)
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:
+        """Call `callback` on the running loop in `seconds`."""
+        return asyncio.get_running_loop().call_later(seconds, callback)
 
 
 SYSTEM_CLOCK = SystemClock()

@@ -37,10 +37,11 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class LbgptError(Exception):
@@ -130,7 +131,14 @@ class RequestError(LbgptError):
         The request may have reached the model, so that a retry may be charged again.
     request_id : str, optional
         The provider's id of the request.
+
+    Attributes
+    ----------
+    limit_headers : mapping of str to str
+        What the refusal's headers say about rate limits; empty without any.
     """
+
+    limit_headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,

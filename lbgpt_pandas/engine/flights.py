@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from lbgpt_pandas.engine.errors import BudgetExceeded
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -26,8 +28,8 @@ class SingleFlight(Generic[T]):
     async def share(self, key: str, work: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         """Do `work` for `key`, or wait for whoever is doing it.
 
-        If the leader is cancelled or withdraws, the next waiter takes over; if it fails, all
-        fail alike.
+        If the leader is cancelled, withdraws or cannot pay, the next waiter takes over; if it
+        fails, all fail alike.
 
         Parameters
         ----------
@@ -57,7 +59,8 @@ class SingleFlight(Generic[T]):
         self._flights[key] = flight
         try:
             result = await work()
-        except (asyncio.CancelledError, Withdrawn):
+        except (asyncio.CancelledError, Withdrawn, BudgetExceeded):
+            # The leader's own affair: whoever waits may have a run and a budget of its own.
             flight.cancel()
             raise
         except BaseException as error:

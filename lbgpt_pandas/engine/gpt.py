@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lbgpt_pandas.engine.transports.base import Transport
     from lbgpt_pandas.engine.transports.openai import HttpClient
-    from lbgpt_pandas.engine.types import Completion, Request
+    from lbgpt_pandas.engine.types import Request, TokenCount
 
 OPENAI_FAMILY = "openai"
 LOCAL_TIMEOUT_S = 900.0
@@ -129,11 +129,18 @@ class AzureGPT(_BaseGPT):
     max_parallel_calls, request_timeout, http_client, **settings
         As in `ChatGPT`.
 
+    Notes
+    -----
+    Azure enforces its limits on requests over ten seconds or less, so ``limit_burst_s`` is 10
+    unless it is given.
+
     Raises
     ------
     ConfigurationError
         Without a key or token provider, or if the key would travel unencrypted.
     """
+
+    default_burst_s = 10.0
 
     def __init__(
         self,
@@ -165,7 +172,8 @@ class AzureGPT(_BaseGPT):
         """``"openai"``: the models are the same, wherever they run."""
         return OPENAI_FAMILY
 
-    def _family_of(self, request: Request) -> str:
+    def family_of(self, request: Request) -> str:
+        """``"openai"`` for a model of the map, else the resource's own."""
         # What a deployment outside the map is called says nothing about the model behind it.
         if request.model in self.azure_model_map:
             return OPENAI_FAMILY
@@ -213,6 +221,7 @@ class LocalGPT(_BaseGPT):
     """
 
     default_model = "local"
+    slow_start = None
 
     def __init__(
         self,
@@ -235,7 +244,7 @@ class LocalGPT(_BaseGPT):
         """``"local/"`` and what identifies the weights."""
         return f"local/{model_fingerprint(self._model)}"
 
-    def price_usd(self, completion: Completion) -> float | None:  # noqa: ARG002
+    def price_of_tokens(self, model: str, tokens: TokenCount) -> float | None:  # noqa: ARG002
         """Nothing: it is the user's own electricity."""
         return 0.0
 

@@ -8,29 +8,36 @@ import threading
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lbgpt_pandas.engine import pricing
-from lbgpt_pandas.engine.attempts import Attempts, Trail, always
+from lbgpt_pandas.engine.arguments import check_at_least_one, check_timeout, check_weight
+from lbgpt_pandas.engine.attempts import Attempts
 from lbgpt_pandas.engine.caches.base import MemoryCache, adapt
-from lbgpt_pandas.engine.caches.lifetime import renew_after_fork
 from lbgpt_pandas.engine.caches.standard import StandardTier
+from lbgpt_pandas.engine.calls import Trail
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
-from lbgpt_pandas.engine.errors import ConfigurationError, RequestError
+from lbgpt_pandas.engine.deployment import Deployment
+from lbgpt_pandas.engine.errors import RequestError
 from lbgpt_pandas.engine.keys import KeyMaker
+from lbgpt_pandas.engine.lifetime import renew_after_fork
+from lbgpt_pandas.engine.limits.adaptive import AdaptiveConcurrency
+from lbgpt_pandas.engine.limits.quota import Limits, shared_quota
+from lbgpt_pandas.engine.run_state import RunState
+from lbgpt_pandas.engine.scheduler import Lane
 from lbgpt_pandas.engine.session import Session
 from lbgpt_pandas.engine.types import Outcome, Source
 from lbgpt_pandas.engine.usage import UsageLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.clock import Clock
     from lbgpt_pandas.engine.transports.base import Transport
-    from lbgpt_pandas.engine.types import Completion, Request
+    from lbgpt_pandas.engine.types import Completion, Headroom, Request, TokenCount
 
 ATTEMPT_TIMEOUT_S = 120.0
 
@@ -57,12 +64,25 @@ class Pipeline(ABC):
         None in its place.
     max_usage_cache_size : int, default 1000
         Calls kept in `usage_cache_list`.
+    limit_tpm, limit_rpm : int, optional
+        Tokens and requests that the provider allows in a minute. Without them, what its
+        headers say is kept to, and what its refusals teach.
+    limit_burst_s : float, optional
+        Seconds over which the provider really enforces its limit on requests: 60 if a whole
+        minute's requests may be sent at once, 10 on Azure, 1 for each second. None: by
+        provider, else found out from its answers.
     auto_cache : bool, default True
         Without `cache`, keep the last 10,000 answers in memory.
     tools : list of dict, optional
         Sent with each request that has none of its own.
     name : str, optional
         Name of this deployment in reports; the class name by default.
+    weight : float, default 1
+        Share of the requests inside a balancer, against the others' weights.
+    tier : int, default 0
+        Inside a balancer: used only while every member of a lower tier is blocked or down.
+    quota_group : str, optional
+        Engines of one group count against the same limits; by default each has its own.
     request_timeout : float, default 120
         Seconds for one attempt. A request's own ``request_timeout`` comes first.
     clock : Clock, optional
@@ -77,6 +97,12 @@ class Pipeline(ABC):
     default_model: str | None = None
     """Model name of a request that has none."""
 
+    default_burst_s: float | None = None
+    """Where the provider is known to enforce its limits over a shorter span than a minute."""
+
+    slow_start: int | None = 8
+    """Calls in flight to begin with, until a provider has shown what it takes; None: no need."""
+
     def __init__(
         self,
         max_parallel_calls: int = 64,
@@ -85,17 +111,25 @@ class Pipeline(ABC):
         stop_after_attempts: int | None = 10,
         stop_on_exception: bool = False,
         max_usage_cache_size: int = 1_000,
+        limit_tpm: int | None = None,
+        limit_rpm: int | None = None,
+        limit_burst_s: float | None = None,
         auto_cache: bool = True,
         tools: Sequence[Mapping[str, object]] | None = None,
         name: str | None = None,
+        weight: float = 1.0,
+        tier: int = 0,
+        quota_group: str | None = None,
         request_timeout: float | None = ATTEMPT_TIMEOUT_S,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        _check_at_least_one("max_parallel_calls", max_parallel_calls)
-        _check_at_least_one("max_usage_cache_size", max_usage_cache_size)
+        check_at_least_one("max_parallel_calls", max_parallel_calls)
+        check_at_least_one("max_usage_cache_size", max_usage_cache_size)
         check_timeout(request_timeout)
         if stop_after_attempts is not None:
-            _check_at_least_one("stop_after_attempts", stop_after_attempts)
+            check_at_least_one("stop_after_attempts", stop_after_attempts)
+        check_weight("weight", weight)
+        self.weight, self.fallback_tier = float(weight), tier
         self.max_parallel_calls = max_parallel_calls
         self.stop_on_exception = stop_on_exception
         self.tools = list(tools) if tools else None
@@ -107,16 +141,30 @@ class Pipeline(ABC):
             self.tier = StandardTier(MemoryCache() if cache is None else adapt(cache), clock=clock)
         self.proven: set[str | None] = set()
         self._usage = UsageLog(clock=clock, size=max_usage_cache_size)
-        self._attempts = Attempts(
-            deployment=self.name,
-            clock=clock,
-            usage=self._usage,
+        self._attempts = Attempts(clock=clock, usage=self._usage, stop_after=stop_after_attempts)
+        limits = Limits(rpm=limit_rpm, tpm=limit_tpm, burst_s=limit_burst_s or self.default_burst_s)
+        self.deployment = Deployment(
+            self.name,
+            quota=shared_quota(quota_group, limits),
+            adaptive=self._adaptive(limits),
+            places=max_parallel_calls,
             timeout_s=request_timeout,
-            stop_after=stop_after_attempts,
+            price=self.price_of_tokens,
+            usage=self._usage,
+            clock=clock,
         )
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
         self._lock = threading.Lock()
         renew_after_fork(self)
+
+    def _adaptive(self, limits: Limits) -> AdaptiveConcurrency | None:
+        if self.slow_start is None:
+            return None
+        return AdaptiveConcurrency(
+            start=None if limits.rpm and limits.burst_s else self.slow_start,
+            most=self.max_parallel_calls,
+            adaptive=limits.rpm is None and limits.tpm is None,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r})"
@@ -138,22 +186,95 @@ class Pipeline(ABC):
 
     def price_usd(self, completion: Completion) -> float | None:
         """List price of an answer in USD; None if it is unknown."""
-        return pricing.cost_usd(completion.model, completion.tokens)
+        return self.price_of_tokens(completion.model, completion.tokens)
+
+    def price_of_tokens(self, model: str, tokens: TokenCount) -> float | None:
+        """List price of tokens of a model in USD; None if it is unknown."""
+        return pricing.cost_usd(model, tokens)
+
+    def deployments(self) -> tuple[Deployment, ...]:
+        """What this engine calls: one deployment, or those of a balancer's members."""
+        return (self.deployment,)
+
+    def deployment_headrooms(self) -> list[Headroom]:
+        """What each deployment may still send."""
+        return [deployment.headroom() for deployment in self.deployments()]
+
+    def take_notices(self) -> list[str]:
+        """Return what has been learned about limits that users should know, once."""
+        return [
+            f"{deployment.name}: {notice}"
+            for deployment in self.deployments()
+            for notice in deployment.quota.take_notices()
+        ]
+
+    def headroom(self) -> Headroom:
+        """What may still be sent, calls in flight counted as sent.
+
+        Returns
+        -------
+        Headroom
+            Of this deployment; a balancer adds those of its members up.
+        """
+        return self.deployment.headroom()
+
+    def choose(self, ready: Mapping[Deployment, float], now: float) -> Deployment | None:
+        """Return the deployment that a request goes to now, None if it has to wait.
+
+        Parameters
+        ----------
+        ready : mapping of Deployment to float
+            When each that can take the request is ready, in monotonic seconds.
+        now : float
+            The present.
+        """
+        return self.deployment if ready.get(self.deployment, math.inf) <= now else None
 
     async def __aenter__(self) -> Self:
+        await self.enter()
+        return self
+
+    async def enter(self, *, eager: bool = True) -> Session:
+        """Open the session of the running loop, or join it; ``async with`` does it.
+
+        Parameters
+        ----------
+        eager : bool, default True
+            Open the client now; otherwise at the first call.
+        """
         loop = asyncio.get_running_loop()
         with self._lock:
             session = self._sessions.get(loop)
             if session is None:
-                session = self._sessions[loop] = Session(
-                    self._new_transport(), max_parallel_calls=self.max_parallel_calls
-                )
+                session = self._sessions[loop] = self._new_session()
         try:
             await session.enter()
+            if eager:
+                await self._open_clients(session)
         except BaseException:
-            self._leave(loop, session)
+            session.users -= 1
+            if self._leave(loop, session):
+                await session.close()
             raise
-        return self
+        return session
+
+    def _new_session(self) -> Session:
+        lane = Lane(self.deployment, self._new_transport())
+
+        async def open_lanes() -> list[Lane]:
+            return [lane]
+
+        return Session(
+            open_lanes,
+            lane.close,
+            self.choose,
+            clock=self.clock,
+            places=self.max_parallel_calls,
+        )
+
+    async def _open_clients(self, session: Session) -> None:
+        for lane in session.lanes:
+            await lane.open()
 
     async def __aexit__(
         self,
@@ -180,9 +301,10 @@ class Pipeline(ABC):
 
     def key_maker(self, request: Request) -> KeyMaker:
         """Return the key maker for requests with these parameters and options."""
-        return KeyMaker.for_request(self.prepare(request), family=self._family_of(request))
+        return KeyMaker.for_request(self.prepare(request), family=self.family_of(request))
 
-    def _family_of(self, request: Request) -> str:  # noqa: ARG002  # what a subclass may look at
+    def family_of(self, request: Request) -> str:  # noqa: ARG002  # what a subclass may look at
+        """Family of the model that answers this request."""
         return self.family
 
     async def afetch(
@@ -191,7 +313,7 @@ class Pipeline(ABC):
         *,
         key: str,
         caching: Caching,
-        is_wanted: Callable[[], bool] = always,
+        run: RunState | None = None,
     ) -> Outcome:
         """Ask the provider, with retries, and store the answer; look nothing up.
 
@@ -203,8 +325,8 @@ class Pipeline(ABC):
             Its cache key; equal keys under way at the same time make one call.
         caching : Caching
             Where to store the answer.
-        is_wanted : callable, optional
-            Asked before each call.
+        run : RunState, optional
+            The run it belongs to; one of its own by default.
 
         Returns
         -------
@@ -215,12 +337,12 @@ class Pipeline(ABC):
         Raises
         ------
         Withdrawn
-            If `is_wanted` said no.
+            If the run was stopped before the call.
         """
         async with self:
             session = self._sessions[asyncio.get_running_loop()]
             outcome, led = await session.flights.share(
-                key, lambda: self._ask(session, request, key, caching, Trail(is_wanted))
+                key, lambda: self._ask(session, request, key, caching, Trail(run or RunState()))
             )
             if led:
                 return outcome
@@ -251,9 +373,9 @@ class Pipeline(ABC):
             key,
             attempts=trail.attempts,
             latency_s=trail.latency_s,
-            deployment=self.name,
+            deployment=trail.deployment or self.name,
             maybe_billed=trail.maybe_billed,
-            price_usd=self.price_usd(completion) if completion else None,
+            price_usd=trail.price_usd if completion else None,
         )
 
     async def _store(
@@ -269,7 +391,7 @@ class Pipeline(ABC):
         save = partial(
             caching.tier.save,
             key,
-            family=self._family_of(request),
+            family=self.family_of(request),
             model=request.model or completion.model,
             payload=completion.payload,
             replace=caching.replaces,
@@ -280,17 +402,3 @@ class Pipeline(ABC):
             # The answer is paid for: an interrupt may end the row, not the write.
             session.finish_later(save())
             raise
-
-
-def check_timeout(seconds: Any) -> None:
-    """Raise a ConfigurationError unless `seconds` is a positive number or None."""
-    if seconds is None:
-        return
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not (is_number and math.isfinite(seconds) and seconds > 0):
-        raise ConfigurationError(f"request_timeout={seconds!r}: give seconds above 0, or None")
-
-
-def _check_at_least_one(name: str, number: object) -> None:
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ConfigurationError(f"{name}={number!r}: give a whole number of at least 1")

@@ -159,6 +159,8 @@ def retry_policy(
     random: Random,
     started: float | None = None,
     sleep: Callable[[float], Awaitable[None]] | None = None,
+    should_retry: Callable[[BaseException], bool] = lambda error: decide(error).retry,
+    wait_s: Callable[[BaseException, int], float] | None = None,
 ) -> tenacity.AsyncRetrying:
     """Build the policy for one request; never share one between requests.
 
@@ -170,7 +172,8 @@ def retry_policy(
     clock : Clock
         Measures the deadline and sleeps.
     stop_after_attempts : int or None
-        Attempts in all; None leaves only the limits of `decide` and the deadline.
+        Attempts in all, but for calls that were refused for now (429); 1 is one call whatever
+        happens, None leaves only the limits of `decide` and the deadline.
     total_s : float
         Seconds from `started`; a wait that would last until then is not begun.
     random : random.Random
@@ -180,6 +183,11 @@ def retry_policy(
     sleep : callable, optional
         Awaited with the seconds to wait; the clock's by default. What it raises ends the
         attempts.
+    should_retry : callable, optional
+        Gets the failure; False, or an exception of its own, ends the attempts. By default
+        `decide` says.
+    wait_s : callable, optional
+        Gets the failure and the number of the attempt; by default `wait_seconds`.
 
     Returns
     -------
@@ -188,11 +196,11 @@ def retry_policy(
     """
     import tenacity  # noqa: PLC0415  # only rows that fail pay for it
 
-    def should_retry(error: BaseException) -> bool:
-        return decide(error).retry
-
     def wait(state: tenacity.RetryCallState) -> float:
-        return wait_seconds(_failure(state), attempt=state.attempt_number, random=random)
+        error, attempt = _failure(state), state.attempt_number
+        if wait_s is not None:
+            return wait_s(error, attempt)
+        return wait_seconds(error, attempt=attempt, random=random)
 
     begin = clock.monotonic() if started is None else started
     return tenacity.AsyncRetrying(
@@ -221,9 +229,15 @@ class _Stop:
         limit = decide(error).limit
         if limit is not None and self._failures[type(error)] > limit:
             return True
-        if self._attempts is not None and state.attempt_number >= self._attempts:
+        if self._attempts is not None and self._counted(state.attempt_number) >= self._attempts:
             return True
         return self._clock.monotonic() + state.upcoming_sleep >= self._deadline
+
+    def _counted(self, attempts: int) -> int:
+        """Attempts beside those that were refused for now: those have a limit of their own."""
+        if self._attempts == 1:
+            return attempts
+        return attempts - self._failures[errors.RateLimited]
 
 
 def _failure(state: tenacity.RetryCallState) -> BaseException:

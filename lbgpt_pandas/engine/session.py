@@ -6,53 +6,83 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from lbgpt_pandas.engine.flights import SingleFlight
-from lbgpt_pandas.engine.limits.concurrency import ConcurrencyLimit
+from lbgpt_pandas.engine.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
-    from lbgpt_pandas.engine.transports.base import Transport
+    from lbgpt_pandas.engine.clock import Clock
+    from lbgpt_pandas.engine.deployment import Deployment
+    from lbgpt_pandas.engine.scheduler import Lane
     from lbgpt_pandas.engine.types import Outcome
 
 
 class Session:
-    """Client, limits and calls under way; made on the loop that it serves.
+    """Clients, scheduler and calls under way; made on the loop that it serves.
 
     Parameters
     ----------
-    transport : Transport
-        The provider client, opened by `enter`.
-    max_parallel_calls : int
+    open_lanes : callable
+        Opens the deployments' clients; awaited by the first `enter`.
+    close_lanes : callable
+        Closes them again; awaited by `close`.
+    choose : callable
+        Which deployment a request goes to; see `Scheduler`.
+    clock : Clock
+        Source of time.
+    places : int
         Cap on the calls in flight.
     """
 
-    def __init__(self, transport: Transport, *, max_parallel_calls: int) -> None:
-        self.transport = transport
-        self.limit = ConcurrencyLimit(max_parallel_calls)
+    def __init__(
+        self,
+        open_lanes: Callable[[], Awaitable[Sequence[Lane]]],
+        close_lanes: Callable[[], Awaitable[None]],
+        choose: Callable[[Mapping[Deployment, float], float], Deployment | None],
+        *,
+        clock: Clock,
+        places: int,
+    ) -> None:
         self.flights: SingleFlight[Outcome] = SingleFlight()
         self.users = 0
+        self._open_lanes, self._close_lanes = open_lanes, close_lanes
+        self._choose, self._clock, self._places = choose, clock, places
         self._opening = asyncio.Lock()
-        self._opened = False
+        self._scheduler: Scheduler | None = None
         self._late: set[asyncio.Task[object]] = set()
 
+    @property
+    def scheduler(self) -> Scheduler:
+        """Admission to the deployments; there once the session was entered."""
+        if self._scheduler is None:
+            raise RuntimeError("a session is used inside `async with engine:` only")
+        return self._scheduler
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """The deployments on this loop; none before the session was entered."""
+        return [] if self._scheduler is None else list(self._scheduler.lanes.values())
+
     async def enter(self) -> None:
-        """Count one more user; the first one opens the client."""
+        """Count one more user, in any case; the first one makes the scheduler."""
         self.users += 1
-        try:
-            async with self._opening:
-                if not self._opened:
-                    await self.transport.open()
-                    self._opened = True
-        except BaseException:
-            self.users -= 1
-            raise
+        async with self._opening:
+            if self._scheduler is None:
+                self._scheduler = Scheduler(
+                    await self._open_lanes(),
+                    self._choose,
+                    clock=self._clock,
+                    places=self._places,
+                )
 
     async def close(self) -> None:
-        """Wait for late writes and close the client."""
+        """Wait for late writes and close the clients."""
         while self._late:
             await asyncio.wait(self._late)
-        if self._opened:
-            await self.transport.close()
+        scheduler, self._scheduler = self._scheduler, None
+        if scheduler is not None:
+            scheduler.close()
+            await self._close_lanes()
 
     def finish_later(self, work: Coroutine[object, object, object]) -> None:
         """Let `work` go on after the task that began it was cancelled; `close` waits for it."""

@@ -231,6 +231,40 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Headroom:
+    """What a deployment, or several together, may still send.
+
+    Calls in flight count as sent.
+
+    Attributes
+    ----------
+    deployment : str
+        Its name.
+    requests, tokens : float or None
+        That may be sent at once; None without a limit.
+    fraction : float
+        The scarcest resource's free share, places for calls included: from 0 to 1.
+    in_flight : int
+        Calls under way.
+    next_free_s : float
+        Seconds until the next request may start; 0.0 for now, infinite while it takes none.
+    blocked_until : datetime or None
+        In UTC, if the provider asked to wait or the deployment rests after failures.
+    source : {"local", "header"}
+        Whether the limits are the configured ones or what the provider stated.
+    """
+
+    deployment: str
+    requests: float | None
+    tokens: float | None
+    fraction: float
+    in_flight: int
+    next_free_s: float
+    blocked_until: datetime | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class UsageStats:
     """Tokens (prompt and completion) and requests of the last 60 seconds."""
 

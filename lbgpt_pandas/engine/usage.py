@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from lbgpt_pandas.engine.caches.lifetime import renew_after_fork
+from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.types import Usage, UsageStats
 
 if TYPE_CHECKING:

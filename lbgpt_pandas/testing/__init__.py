@@ -4,6 +4,7 @@
   else are the real ones. The first choice for tests of your own code.
 - `FakeProvider`: an HTTP server on this machine that speaks OpenAI's and Azure's language, with
   limits, latency and faults. For tests in which the client's side of HTTP matters.
+- `KeyLimits`: what a `FakeProvider` allows one key, and how it measures the minute.
 - `Fault` and `Record`: what a `FakeProvider` can be told to do wrong, and what it remembers.
 - `FakeClock`: virtual time, in which waiting costs nothing.
 
@@ -21,8 +22,9 @@ from __future__ import annotations
 
 from lbgpt_pandas.testing.clock import FakeClock
 from lbgpt_pandas.testing.faults import Fault, Record
+from lbgpt_pandas.testing.limits import KeyLimits
 from lbgpt_pandas.testing.provider import FakeProvider
 from lbgpt_pandas.testing.scripted import ScriptedGPT
 from lbgpt_pandas.testing.tally import Tally
 
-__all__ = ["FakeClock", "FakeProvider", "Fault", "Record", "ScriptedGPT", "Tally"]
+__all__ = ["FakeClock", "FakeProvider", "Fault", "KeyLimits", "Record", "ScriptedGPT", "Tally"]

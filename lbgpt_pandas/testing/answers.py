@@ -13,7 +13,7 @@ import orjson
 from lbgpt_pandas.testing import refusals
 from lbgpt_pandas.testing.embeddings import DEFAULT_DIMENSIONS, DIMENSIONS, embed, encode
 from lbgpt_pandas.testing.instances import NoInstance, minimal_instance
-from lbgpt_pandas.testing.quota import Admission, SlidingQuota
+from lbgpt_pandas.testing.quota import Refusal
 from lbgpt_pandas.testing.wire import (
     chat_chunks,
     chat_completion,
@@ -28,6 +28,7 @@ from lbgpt_pandas.testing.wire import (
 if TYPE_CHECKING:
     from lbgpt_pandas.engine.clock import Clock
     from lbgpt_pandas.testing.faults import Fault, Record
+    from lbgpt_pandas.testing.gate import Gate, Ticket
 
 Body = dict[str, Any]
 Answered = str | Mapping[str, object]
@@ -51,10 +52,6 @@ class Behaviour:
     keys: frozenset[str] | None
     models: tuple[str, ...] | None
     deployments: Mapping[str, str] | None
-    rpm: int | None
-    tpm: int | None
-    window_s: float
-    burst_s: float | None
     context_tokens: int | None
     faults: Callable[[Record], Fault | None] | None
 
@@ -83,18 +80,20 @@ class Desk:
     ----------
     behaviour : Behaviour
         What to do.
+    gate : Gate
+        Who is let in.
     clock : Clock
-        Time of windows, of ``created``, and of the latency.
+        Time of ``created`` and of the latency.
     """
 
-    def __init__(self, behaviour: Behaviour, *, clock: Clock) -> None:
+    def __init__(self, behaviour: Behaviour, *, gate: Gate, clock: Clock) -> None:
         self._do = behaviour
+        self._gate = gate
         self._clock = clock
-        self._quotas: dict[tuple[str | None, str], SlidingQuota] = {}
 
     def reset(self) -> None:
-        """Forget what the quotas counted."""
-        self._quotas = {}
+        """Forget what the limits counted."""
+        self._gate.reset()
 
     def fault_of(self, record: Record) -> Fault | None:
         """Tell what shall go wrong with a request."""
@@ -166,14 +165,14 @@ class Desk:
         prompt = self._check_messages(body)
         ceiling = choices_of(body) * (limit_of(body) or 0)
         tokens = prompt + ceiling if record.is_azure else max(prompt, ceiling)
-        quota, admission = self._admit(record, tokens)
+        ticket = self._admit(record, tokens)
         await self._wait(record)
         completion = await self._complete(record, body, model)
         stream = body.get("stream") is True
         usage = completion.get("usage")
-        if quota is not None and admission is not None and isinstance(usage, dict):
-            quota.settle(admission, usage.get("total_tokens", 0))
-        headers = self._headers(quota)
+        if isinstance(usage, dict):
+            self._gate.settle(ticket, usage.get("total_tokens", 0))
+        headers = self._gate.headers(ticket)
         if not stream:
             return _json(200, completion, headers)
         options = body.get("stream_options")
@@ -233,7 +232,7 @@ class Desk:
         body: Body = record.body  # type: ignore[assignment]  # _check_model has seen to it
         texts = _inputs(body.get("input"))
         tokens = sum(count_tokens(text) for text in texts)
-        quota, _ = self._admit(record, tokens)
+        ticket = self._admit(record, tokens)
         await self._wait(record)
         dimensions = body.get("dimensions") or DIMENSIONS.get(model, DEFAULT_DIMENSIONS)
         if not isinstance(dimensions, int) or dimensions < 1:
@@ -242,7 +241,7 @@ class Desk:
         encoding = body.get("encoding_format", "float")
         vectors = [encode(embed(text, dimensions), encoding) for text in texts]
         payload = embedding_list(vectors, model=model, prompt_tokens=tokens)
-        return _json(200, payload, self._headers(quota))
+        return _json(200, payload, self._gate.headers(ticket))
 
     # Time and quota
 
@@ -252,27 +251,19 @@ class Desk:
         if seconds:
             await self._clock.sleep(seconds)
 
-    def _admit(self, record: Record, tokens: int) -> tuple[SlidingQuota | None, Admission | None]:
-        do = self._do
-        if do.rpm is None and do.tpm is None:
-            return None, None
-        owner = record.key, record.model if record.is_azure else ""
-        quota = self._quotas.get(owner)
-        if quota is None:
-            quota = self._quotas[owner] = SlidingQuota(
-                do.rpm, do.tpm, window_s=do.window_s, burst_s=do.burst_s
+    def _admit(self, record: Record, tokens: int) -> Ticket:
+        ticket = self._gate.admit(record, tokens)
+        if isinstance(ticket.result, Refusal):
+            raise _Refusing(
+                refusals.over_quota(
+                    ticket.result,
+                    model=record.model,
+                    azure=record.is_azure,
+                    headers=self._gate.headers(ticket),
+                    says_when=self._gate.says_when,
+                )
             )
-        admitted = quota.admit(tokens, now=self._clock.monotonic())
-        if isinstance(admitted, Admission):
-            return quota, admitted
-        raise _Refusing(
-            refusals.over_quota(
-                admitted, model=record.model, azure=record.is_azure, headers=self._headers(quota)
-            )
-        )
-
-    def _headers(self, quota: SlidingQuota | None) -> dict[str, str]:
-        return {} if quota is None else quota.headers(now=self._clock.monotonic())
+        return ticket
 
 
 def _default_reply(body: Body) -> str:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lbgpt_pandas.engine.clock import Alarm
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """Wall-clock time of a new `FakeClock`."""
 
@@ -34,6 +36,24 @@ class _Sleeper:
     def wake(self) -> None:
         if not self.future.done():
             self.future.set_result(None)
+
+
+class _Alarm:
+    """A callback that can be called off up to the moment at which it runs."""
+
+    def __init__(self, future: asyncio.Future[None], callback: Callable[[], object]) -> None:
+        self.future = future
+        self._callback = callback
+        self._is_off = False
+        future.add_done_callback(self._ring)
+
+    def cancel(self) -> None:
+        self._is_off = True
+        self.future.cancel()
+
+    def _ring(self, future: asyncio.Future[None]) -> None:
+        if not self._is_off and not future.cancelled():
+            self._callback()
 
 
 class FakeClock:
@@ -59,6 +79,8 @@ class FakeClock:
     ----------
     slept : list of float
         The seconds of every `sleep`, in the order of the calls.
+    alarms : int
+        How often `call_later` was called.
 
     Notes
     -----
@@ -83,6 +105,7 @@ class FakeClock:
         if start.tzinfo is None:
             raise ValueError("start= needs a time zone, such as datetime.UTC")
         self.slept: list[float] = []
+        self.alarms = 0
         self._auto_advance = auto_advance
         self._start = start
         self._wall_shift_s = 0.0
@@ -127,6 +150,39 @@ class FakeClock:
             heapq.heappush(self._sleepers, sleeper)
         self._watch(loop)
         await sleeper.future
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:
+        """Call `callback` on the running loop after `seconds` of virtual time.
+
+        Parameters
+        ----------
+        seconds : float
+            Finite; up to 0 means as soon as the loop turns.
+        callback : callable
+            Takes no argument.
+
+        Returns
+        -------
+        Alarm
+            With a method ``cancel``.
+
+        Raises
+        ------
+        ValueError
+            If `seconds` is not finite.
+        """
+        if not math.isfinite(seconds):
+            raise ValueError(f"call_later({seconds}): give a finite number of seconds")
+        self.alarms += 1
+        loop = asyncio.get_running_loop()
+        alarm = _Alarm(loop.create_future(), callback)
+        with self._lock:
+            sleeper = _Sleeper(
+                self._now + max(0.0, seconds), next(self._numbers), alarm.future, loop
+            )
+            heapq.heappush(self._sleepers, sleeper)
+        self._watch(loop)
+        return alarm
 
     def advance(self, seconds: float) -> None:
         """Move time forward by hand and wake everyone whose deadline has come.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import orjson
 
-from lbgpt_pandas.testing.quota import retry_after_headers
+from lbgpt_pandas.testing.rate_headers import retry_after_headers
 from lbgpt_pandas.testing.refusals import Refused, content_filter, insufficient_quota, rate_limited
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ class Record:
         Status that was sent; None before, and for requests that got none.
     aborted : bool
         The client hung up before it had its answer.
+    admitted_at : float or None
+        Monotonic seconds at which the limits let it in; None if they did not, or never saw it.
+    tokens : int
+        What it is charged; 0 if it was not let in.
     """
 
     number: int
@@ -53,6 +57,13 @@ class Record:
     at: float
     status: int | None = None
     aborted: bool = False
+    admitted_at: float | None = None
+    tokens: int = 0
+
+    @property
+    def deployment(self) -> str:
+        """Deployment of an Azure path, else empty."""
+        return self.model if self.is_azure else ""
 
     @property
     def is_azure(self) -> bool:

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.testing.answers import Behaviour, Desk
+from lbgpt_pandas.testing.gate import Gate
+from lbgpt_pandas.testing.limits import MINUTE_S, KeyLimits
 from lbgpt_pandas.testing.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
-    from typing import Self
+    from typing import Literal, Self
 
     from lbgpt_pandas.engine.clock import Clock
     from lbgpt_pandas.testing.answers import ReplyMaker
     from lbgpt_pandas.testing.faults import Fault, Record
+    from lbgpt_pandas.testing.limits import WindowKind
     from lbgpt_pandas.testing.server import LoopbackServer
 
 
@@ -54,15 +57,27 @@ class FakeProvider:
         Azure deployments and the models behind them; all others get 404. By default every name
         is a deployment, of the model that it names or else of gpt-4o-mini.
     rpm, tpm : int, optional
-        Limits on requests and tokens in any span of `window_s`, for each key by itself (under
-        Azure for each key and deployment). Beyond them 429 with ``retry-after`` and
-        ``retry-after-ms``; every answer then has ``x-ratelimit-*`` headers. Admission costs
-        the larger of the prompt and ``n * max_tokens``, on Azure their sum; an answer that
-        took more is charged in full. Refused requests are not counted.
+        Limits on requests and tokens a minute, for each key by itself (under Azure for each
+        key and deployment). Beyond them 429 with ``retry-after`` and ``retry-after-ms``; every
+        answer then has ``x-ratelimit-*`` headers. Admission costs the larger of the prompt and
+        ``n * max_tokens``, on Azure their sum; an answer that took more is charged in full.
+    window : {"sliding", "fixed", "bucket"}, default "sliding"
+        How the minute is measured; see `KeyLimits`.
     window_s : float, default 60.0
-        Length of the window in seconds.
+        Length of that minute in seconds.
     burst_s : float, optional
-        A shorter window over requests with the same rate, as Azure has (10 s or 1 s).
+        A shorter window over requests with the same rate, as Azure has (10 s or 1 s); with
+        ``window="bucket"`` how many seconds of quota the bucket holds.
+    limits : mapping of str to KeyLimits, optional
+        Limits of single keys or Azure deployments instead of the above, which everyone else
+        has; a deployment goes before a key.
+    headers : bool or {"azure-junk", "anthropic"}, default True
+        How limits and waits are told: as OpenAI and Azure do; not at all; as Azure has been
+        seen to do (limit and remaining -1, reset 0); as ``anthropic-ratelimit-*`` with resets
+        in RFC 3339. With False and ``"azure-junk"`` there is no ``retry-after`` either, and the
+        text of a refusal does not say when to come back.
+    count_refused : bool, default False
+        Requests refused for a limit count against the requests allowed, as at OpenAI.
     context_tokens : int, optional
         Context window; prompt and ``max_tokens`` beyond it get 400.
     faults : callable or iterable, optional
@@ -85,7 +100,7 @@ class FakeProvider:
     Raises
     ------
     ConfigurationError
-        If a limit is below 1.
+        If a limit is below 1, or a setting is not one of those above.
     OSError
         At the start, if the port is taken.
 
@@ -111,6 +126,13 @@ class FakeProvider:
     ...     answers = engine.chat_completion_list([ask], show_progress=False)
     >>> answers[0].choices[0].message.content, answers[0].attempts
     ('Italy', 2)
+
+    One key may send 600 requests a minute, but 100 in 10 s; all others 60:
+
+    >>> server = FakeProvider(rpm=60, limits={"sk-large": KeyLimits(rpm=600, burst_s=10)})
+
+    After a run ``server.tally.by_key_status["sk-large", 429]`` are the refusals of that key, and
+    ``server.tally.most_requests("sk-large", span_s=10)`` the most it got through in 10 s.
     """
 
     def __init__(
@@ -123,35 +145,44 @@ class FakeProvider:
         deployments: Mapping[str, str] | None = None,
         rpm: int | None = None,
         tpm: int | None = None,
-        window_s: float = 60.0,
+        window: WindowKind = "sliding",
+        window_s: float = MINUTE_S,
         burst_s: float | None = None,
+        limits: Mapping[str, KeyLimits] | None = None,
+        headers: bool | Literal["azure-junk", "anthropic"] = True,
+        count_refused: bool = False,
         context_tokens: int | None = None,
         faults: Callable[[Record], Fault | None] | Iterable[Fault | None] | None = None,
         record: bool = True,
         port: int = 0,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        for name, limit in (("rpm", rpm), ("tpm", tpm), ("context_tokens", context_tokens)):
-            if limit is not None and limit < 1:
-                raise ConfigurationError(f"{name}={limit}: give at least 1, or None for no limit")
+        if context_tokens is not None and not context_tokens >= 1:
+            raise ConfigurationError(
+                f"context_tokens={context_tokens}: give at least 1, or None for no limit"
+            )
+        gate = Gate(
+            KeyLimits(rpm=rpm, tpm=tpm, window=window, window_s=window_s, burst_s=burst_s),
+            limits or {},
+            headers=headers,
+            count_refused=count_refused,
+            clock=clock,
+        )
         behaviour = Behaviour(
             reply=reply,
             latency_s=latency_s,
             keys=None if keys is None else frozenset(_names(keys, "keys")),
             models=None if models is None else tuple(_names(models, "models")),
             deployments=None if deployments is None else dict(deployments),
-            rpm=rpm,
-            tpm=tpm,
-            window_s=window_s,
-            burst_s=burst_s,
             context_tokens=context_tokens,
             faults=_one_by_one(faults),
         )
         self.requests: list[Record] = []
         self.tally = Tally()
+        self._lock = threading.Lock()
         self._record = record
         self._clock = clock
-        self._desk = Desk(behaviour, clock=clock)
+        self._desk = Desk(behaviour, gate=gate, clock=clock)
         self._port = port
         self._server: LoopbackServer | None = None
 
@@ -175,7 +206,11 @@ class FakeProvider:
         if self._server is not None:
             raise ConfigurationError(f"this provider listens already, on port {self._port}")
         server = LoopbackServer(
-            self._desk, clock=self._clock, log=self._log, with_headers=self._record
+            self._desk,
+            clock=self._clock,
+            log=self._log,
+            leave=self._leave,
+            with_headers=self._record,
         )
         self._port = server.start(self._port)
         self._server = server
@@ -189,8 +224,9 @@ class FakeProvider:
     def reset(self) -> None:
         """Forget all requests, counts and what the limits counted; go on listening."""
         self.requests = []
-        in_flight = self.tally.in_flight
-        self.tally = Tally(in_flight=in_flight, in_flight_peak=in_flight)
+        with self._lock:
+            in_flight = self.tally.in_flight
+            self.tally = Tally(in_flight=in_flight, in_flight_peak=in_flight)
         self._desk.reset()
 
     @property
@@ -234,8 +270,15 @@ class FakeProvider:
     def _log(self, record: Record) -> Tally:
         if self._record:
             self.requests.append(record)
-        self.tally.arrive(record)
-        return self.tally
+        with self._lock:
+            self.tally.arrive(record)
+            return self.tally
+
+    def _leave(self, record: Record, tally: Tally) -> None:
+        with self._lock:
+            tally.leave(record)
+            if tally is not self.tally:
+                self.tally.in_flight -= 1
 
 
 def _names(names: Iterable[str], parameter: str) -> Iterable[str]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from lbgpt_pandas.testing.quota import retry_after_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lbgpt_pandas.testing.quota import Refusal
+    from lbgpt_pandas.testing.quota import Refusal, Resource
 
 _KEY_HEAD = 8
 _KEY_TAIL = 4
@@ -164,8 +163,10 @@ def rate_limited(*, headers: Mapping[str, str]) -> Refused:
     )
 
 
-def over_quota(refusal: Refusal, *, model: str, azure: bool, headers: Mapping[str, str]) -> Refused:
-    """429 with the numbers of the limit, and ``retry-after`` where waiting helps.
+def over_quota(
+    refusal: Refusal, *, model: str, azure: bool, headers: Mapping[str, str], says_when: bool
+) -> Refused:
+    """429 with the numbers of the limit.
 
     Parameters
     ----------
@@ -176,41 +177,46 @@ def over_quota(refusal: Refusal, *, model: str, azure: bool, headers: Mapping[st
     azure : bool
         In Azure's words.
     headers : mapping
-        The ``x-ratelimit-*`` headers.
+        How the limits stand and how long to wait.
+    says_when : bool
+        The text says as well how long to wait.
     """
     unit = {"requests": "requests per min (RPM)", "tokens": "tokens per min (TPM)"}
-    numbers = f"Limit {refusal.limit}, Used {refusal.used}, Requested {refusal.requested}."
     where = f"{model} in organization org-testing on {unit[refusal.resource]}"
     if refusal.wait_s is None:
-        return _openai(
-            429,
+        text = (
             f"Request too large for {where}: Limit {refusal.limit}, Requested "
             f"{refusal.requested}. The input or output tokens must be reduced in order to run "
-            "successfully.",
-            kind=refusal.resource,
-            code="rate_limit_exceeded",
-            headers=headers,
+            "successfully."
         )
-    headers = {**headers, **retry_after_headers(refusal.wait_s)}
-    if azure:
-        limit = {"requests": "call rate limit", "tokens": "token rate limit"}[refusal.resource]
-        return _azure(
-            429,
-            "429",
-            f"Requests to the ChatCompletions_Create Operation under Azure OpenAI API have "
-            f"exceeded {limit} of your current OpenAI S0 pricing tier. Please retry after "
-            f"{headers['retry-after']} seconds. Please go here: "
-            "https://aka.ms/oai/quotaincrease if you would like to further increase the default "
-            "rate limit.",
-            headers,
+    elif azure:
+        return _azure_over_quota(refusal.resource, refusal.wait_s if says_when else None, headers)
+    else:
+        numbers = f"Limit {refusal.limit}, Used {refusal.used}, Requested {refusal.requested}."
+        wait_s = math.ceil(round(refusal.wait_s * 1_000, 6)) / 1_000
+        when = f" Please try again in {wait_s:.3f}s." if says_when else ""
+        text = (
+            f"Rate limit reached for {where}: {numbers}{when} Visit "
+            "https://platform.openai.com/account/rate-limits to learn more."
         )
-    return _openai(
+    return _openai(429, text, kind=refusal.resource, code="rate_limit_exceeded", headers=headers)
+
+
+def _azure_over_quota(
+    resource: Resource, wait_s: float | None, headers: Mapping[str, str]
+) -> Refused:
+    limit = {"requests": "call rate limit", "tokens": "token rate limit"}[resource]
+    when = ""
+    if wait_s is not None:
+        when = f" Please retry after {math.ceil(round(wait_s, 6))} seconds."
+    return _azure(
         429,
-        f"Rate limit reached for {where}: {numbers} Please try again in {refusal.wait_s:.3f}s. "
-        "Visit https://platform.openai.com/account/rate-limits to learn more.",
-        kind=refusal.resource,
-        code="rate_limit_exceeded",
-        headers=headers,
+        "429",
+        "Requests to the ChatCompletions_Create Operation under Azure OpenAI API have exceeded "
+        f"{limit} of your current OpenAI S0 pricing tier.{when} Please go here: "
+        "https://aka.ms/oai/quotaincrease if you would like to further increase the default rate "
+        "limit.",
+        headers,
     )
 
 

@@ -6,19 +6,34 @@ import inspect
 import itertools
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from lbgpt_pandas.engine.assembly import replay
 from lbgpt_pandas.engine.base import _BaseGPT
 from lbgpt_pandas.engine.errors import ConfigurationError
-from lbgpt_pandas.engine.transports.base import Reply
-from lbgpt_pandas.testing.wire import chat_completion, last_user_text
+from lbgpt_pandas.engine.transports.base import Reply, Stream
+from lbgpt_pandas.engine.types import Request
+from lbgpt_pandas.testing.embeddings import DEFAULT_DIMENSIONS, DIMENSIONS, embed
+from lbgpt_pandas.testing.wire import (
+    chat_chunks,
+    chat_completion,
+    count_tokens,
+    embedding_list,
+    last_user_text,
+)
 
 if TYPE_CHECKING:
-    from lbgpt_pandas.engine.transports.base import Transport
-    from lbgpt_pandas.engine.types import Request
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from contextlib import AbstractAsyncContextManager
 
-Line = str | Mapping[str, object] | BaseException
-"""One answer: its text, a whole body of a status 200, or an exception to raise."""
+    from lbgpt_pandas.engine.transports.base import Transport
+
+Part = Mapping[str, object] | BaseException | float
+"""Of a stream: a chunk, an exception to raise, or seconds of silence."""
+
+Line = str | Mapping[str, object] | BaseException | list[Part]
+"""One answer: its text, a whole body of a status 200, an exception to raise, or a stream."""
 
 Script = Line | Sequence[Line] | Mapping[str, Line] | Callable[["Request"], Line | Awaitable[Line]]
 
@@ -40,7 +55,9 @@ class ScriptedGPT(_BaseGPT):
         - A callable gets the `Request` and returns the answer, or an awaitable of it.
 
         Inside a mapping or sequence, and from a callable, an answer is a text, an exception to
-        raise, or a dict: the whole body of a status 200, which the engine validates.
+        raise, or a dict: the whole body of a status 200, which the engine validates. Any of
+        them may be streamed; a list is a stream, part by part: chunks, exceptions to raise,
+        and numbers for seconds of silence.
     latency_s : float or callable, default 0.0
         Seconds before each answer, or a callable that gets the `Request` and returns them.
         Slept on ``clock``, so a `FakeClock` makes it free.
@@ -54,7 +71,9 @@ class ScriptedGPT(_BaseGPT):
     Attributes
     ----------
     requests : list of Request
-        Every attempt that was sent, in order; cached answers are not among them.
+        Every attempt that was sent, in order; cached answers are not among them. Texts to embed
+        stand as ``input`` among the parameters; the script says nothing of them, their vectors
+        follow from the texts alone.
     in_flight_peak : int
         The most calls that were in flight at once.
 
@@ -74,6 +93,8 @@ class ScriptedGPT(_BaseGPT):
     >>> len(engine.requests)
     1
     """
+
+    slow_start = None
 
     def __init__(
         self,
@@ -114,6 +135,41 @@ class ScriptedGPT(_BaseGPT):
         TypeError
             If it has something else than a text, a dict or an exception.
         """
+        async with self._attempt(request, self._next_line) as (line, number):
+            return Reply(
+                payload=self._payload(request, line, number),
+                headers={},
+                request_id=f"req_{number:08d}",
+            )
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[Stream]:
+        """Answer one attempt in parts; raises as `answer`."""
+        async with (
+            self._attempt(request, self._next_line) as (line, number),
+            aclosing(self._parts(request, line, number)) as parts,
+        ):
+            yield Stream(parts, headers={}, request_id=f"req_{number:08d}")
+
+    async def embed(self, model: str, inputs: Sequence[str], params: Mapping[str, Any]) -> Reply:
+        """Embed texts: those that share words are close."""
+        request = Request((), {"model": model, "input": list(inputs), **params})
+        async with self._attempt(request, lambda _: "") as (_, number):
+            dimensions = params.get("dimensions") or DIMENSIONS.get(model, DEFAULT_DIMENSIONS)
+            return Reply(
+                payload=embedding_list(
+                    [embed(text, dimensions).tolist() for text in inputs],
+                    model=model,
+                    prompt_tokens=sum(map(count_tokens, inputs)),
+                ),
+                headers={},
+                request_id=f"req_{number:08d}",
+            )
+
+    @asynccontextmanager
+    async def _attempt(
+        self, request: Request, read: Callable[[Request], object]
+    ) -> AsyncIterator[tuple[object, int]]:
         # The script is read at the start, so that its order is that of sending.
         with self._script_lock:
             self.requests.append(request)
@@ -121,20 +177,33 @@ class ScriptedGPT(_BaseGPT):
             self._in_flight += 1
             self.in_flight_peak = max(self.in_flight_peak, self._in_flight)
         try:
-            line = self._next_line(request)
+            line = read(request)
             seconds = self._latency_s(request) if callable(self._latency_s) else self._latency_s
             if seconds:
                 await self.clock.sleep(seconds)
             if inspect.isawaitable(line):
                 line = await line
-            return Reply(
-                payload=self._payload(request, line, number),
-                headers={},
-                request_id=f"req_{number:08d}",
-            )
+            yield line, number
         finally:
             with self._script_lock:
                 self._in_flight -= 1
+
+    async def _parts(
+        self, request: Request, line: object, number: int
+    ) -> AsyncGenerator[Mapping[str, object], None]:
+        if not isinstance(line, list):
+            payload = self._payload(request, line, number)
+            for chunk in _chunks(request, payload, by_word=isinstance(line, str)):
+                yield chunk
+            return
+        for part in line:
+            match part:
+                case BaseException():
+                    raise part.with_traceback(None)
+                case int() | float():
+                    await self.clock.sleep(part)
+                case _:
+                    yield part
 
     def _payload(self, request: Request, line: object, number: int) -> object:
         match line:
@@ -174,6 +243,35 @@ class _ScriptedTransport:
         """Ask the script; the pipeline bounds the time."""
         del timeout
         return await self._engine.answer(request)
+
+    def stream(
+        self, request: Request, *, timeout: float | None
+    ) -> AbstractAsyncContextManager[Stream]:
+        """Ask the script for an answer in parts."""
+        del timeout
+        return self._engine.stream(request)
+
+    async def embed(
+        self,
+        model: str,
+        inputs: Sequence[str],
+        params: Mapping[str, object],
+        *,
+        timeout: float | None,
+    ) -> Reply:
+        """Embed texts as the engine does."""
+        del timeout
+        return await self._engine.embed(model, inputs, params)
+
+
+def _chunks(request: Request, payload: object, *, by_word: bool) -> Iterator[Mapping[str, object]]:
+    options = request.params.get("stream_options")
+    with_usage = isinstance(options, dict) and options.get("include_usage") is True
+    if isinstance(payload, dict) and by_word:
+        return chat_chunks(payload, include_usage=with_usage)
+    if isinstance(payload, dict) and isinstance(payload.get("choices"), list):
+        return replay(payload, with_usage=with_usage)
+    return iter([payload])  # type: ignore[list-item]  # as malformed as the script wants it
 
 
 def _reader(reply: Script | None) -> Callable[[Request], object]:

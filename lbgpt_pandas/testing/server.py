@@ -45,16 +45,25 @@ class LoopbackServer:
         Time of records.
     log : callable
         Called with each `Record` at its arrival; returns the `Tally` to count it in.
+    leave : callable
+        Called with each `Record` and its `Tally` when it has ended.
     with_headers : bool
         Keep request headers in records.
     """
 
     def __init__(
-        self, desk: Desk, *, clock: Clock, log: Callable[[Record], Tally], with_headers: bool
+        self,
+        desk: Desk,
+        *,
+        clock: Clock,
+        log: Callable[[Record], Tally],
+        leave: Callable[[Record, Tally], None],
+        with_headers: bool,
     ) -> None:
         self._desk = desk
         self._clock = clock
         self._log = log
+        self._leave = leave
         self._with_headers = with_headers
         self._number = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -140,7 +149,7 @@ class LoopbackServer:
             tally.send(record, 400)
             return web.Response(status=400, body=_own_error(error), headers=_JSON)
         finally:
-            tally.in_flight -= 1
+            self._leave(record, tally)
 
     def _is_stopping(self) -> bool:
         return self._stopped is None or self._stopped.is_set()

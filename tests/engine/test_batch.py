@@ -20,7 +20,6 @@ from lbgpt_pandas.engine.errors import (
     InvalidInput,
     NotFound,
     QuotaExhausted,
-    RateLimited,
     RunAborted,
     ServerError,
 )
@@ -337,7 +336,7 @@ async def test_a_new_model_is_tried_with_one_call_first():
 async def test_a_stop_does_not_wait_for_rows_that_wait_to_be_retried(clock):
     def reply(request):
         if last_text(request) == "wait":
-            return RateLimited("later", status=429, retry_after=600.0)
+            return ServerError("later", status=503, retry_after=600.0)
         return QuotaExhausted("no credit", status=429)
 
     engine = ScriptedGPT(reply, clock=clock)

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from lbgpt_pandas.engine.errors import BudgetExceeded
 from lbgpt_pandas.engine.flights import SingleFlight
 
 
@@ -80,3 +81,22 @@ async def test_a_key_is_free_again_afterwards():
     work.release.set()
     assert await flights.share("k", work) == (1, True)
     assert await flights.share("k", work) == (2, True)
+
+
+async def test_if_the_leader_cannot_pay_the_next_one_takes_over():
+    flights, work = SingleFlight[int](), Work()
+    started = asyncio.Event()
+
+    async def broke():
+        await started.wait()
+        raise BudgetExceeded("spent")
+
+    leader = asyncio.create_task(flights.share("k", broke))
+    await settle()
+    waiter = asyncio.create_task(flights.share("k", work))
+    await settle()
+    work.release.set()
+    started.set()
+    with pytest.raises(BudgetExceeded):
+        await leader
+    assert await waiter == (1, True)

@@ -129,6 +129,19 @@ async def test_a_model_that_was_killed_is_started_again():
 
 
 @model_needed
+async def test_an_answer_is_streamed_and_says_what_ended_it_if_the_model_dies():
+    engine = LocalGPT(**SETTINGS)
+    chunks = [chunk async for chunk in engine.streamed_chat_completion(**ask("Count."))]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert engine.usage_cache_list[0].completion_tokens == 4
+    long = engine.streamed_chat_completion(**ask("Count.", max_tokens=1_000))
+    await anext(long)
+    os.kill(server().pid, signal.SIGKILL)
+    with pytest.raises(ConnectionFailed, match=r"died \(killed by SIGKILL"):
+        [chunk async for chunk in long]
+
+
+@model_needed
 async def test_a_row_that_met_the_dying_model_says_what_ended_it():
     engine = LocalGPT(**SETTINGS)
     async with engine:

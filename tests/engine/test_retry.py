@@ -245,10 +245,18 @@ async def test_a_failure_with_a_limit_of_its_own(clock, error, attempts):
 
 
 async def test_the_smaller_limit_holds(clock):
+    script = Script(clock, errors.MalformedResponse("x"))
+    with pytest.raises(errors.MalformedResponse):
+        await policy(clock, attempts=2)(script)
+    assert len(script.times) == 2
+
+
+@pytest.mark.parametrize(("attempts", "expected"), [(1, 1), (4, 21)])
+async def test_refusals_for_now_have_a_limit_of_their_own(clock, attempts, expected):
     script = Script(clock, rate_limited(0.01))
     with pytest.raises(errors.RateLimited):
-        await policy(clock, attempts=4)(script)
-    assert len(script.times) == 4
+        await policy(clock, attempts=attempts)(script)
+    assert len(script.times) == expected
 
 
 async def test_each_kind_of_failure_is_counted_by_itself(clock):

@@ -25,7 +25,7 @@ from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.gpt import ChatGPT
 from lbgpt_pandas.engine.retry import classify_response
 from lbgpt_pandas.engine.retry_after import parse_retry_after
-from lbgpt_pandas.testing import FakeClock, FakeProvider, Fault
+from lbgpt_pandas.testing import FakeClock, FakeProvider, Fault, KeyLimits
 
 KEY = "sk-CANARY0123456789abcdef"
 CHAT = "/v1/chat/completions"
@@ -460,10 +460,126 @@ def test_a_burst_window_is_shorter_and_has_the_same_rate():
         assert call(server, hello())[0] == 200
 
 
-@pytest.mark.parametrize("limits", [{"rpm": 0}, {"tpm": -1}, {"context_tokens": 0}, {"keys": "x"}])
-def test_settings_that_cannot_work_are_refused(limits):
+def test_a_token_bucket_refills_continuously():
+    clock = FakeClock(auto_advance=False)
+    with FakeProvider(rpm=60, window="bucket", burst_s=2, clock=clock) as server:
+        assert [call(server, hello())[0] for _ in range(3)] == [200, 200, 429]
+        clock.advance(0.75)
+        _, body, headers = call(server, hello())
+        assert (headers["retry-after-ms"], headers["retry-after"]) == ("250", "1")
+        assert headers["x-ratelimit-limit-requests"] == "60"
+        assert headers["x-ratelimit-remaining-requests"] == "0"
+        assert headers["x-ratelimit-reset-requests"] == "1.25s"
+        assert "Limit 60, Used 60" in body["error"]["message"]
+        clock.advance(0.25)
+        assert [call(server, hello())[0] for _ in range(2)] == [200, 429]
+
+
+def test_a_fixed_minute_ends_all_at_once():
+    clock = FakeClock(auto_advance=False)
+    with FakeProvider(rpm=2, window="fixed", clock=clock) as server:
+        assert call(server, hello())[0] == 200
+        clock.advance(59)
+        assert call(server, hello())[2]["x-ratelimit-reset-requests"] == "1s"
+        assert call(server, hello())[2]["retry-after"] == "1"
+        clock.advance(0.7497)
+        # Rounded up wherever it stands, so that waiting is enough.
+        _, body, headers = call(server, hello())
+        assert headers["retry-after-ms"] == "251"
+        assert "try again in 0.251s" in body["error"]["message"]
+        clock.advance(0.251)
+        assert [call(server, hello())[0] for _ in range(3)] == [200, 200, 429]
+
+
+def test_keys_and_deployments_have_limits_of_their_own():
+    limits = {"large": KeyLimits(rpm=4), "prod": KeyLimits(rpm=3, tpm=1_000)}
+    with FakeProvider(rpm=1, limits=limits) as server:
+        path = AZURE_CHAT.format("prod")
+        for _ in range(6):
+            call(server, hello(), key="large")
+            call(server, hello(), key="small")
+            call(server, hello(), key="azure", path=path, azure=True)
+        assert server.tally.by_key_status == {
+            ("large", 200): 4,
+            ("large", 429): 2,
+            ("small", 200): 1,
+            ("small", 429): 5,
+            ("azure", 200): 3,
+            ("azure", 429): 3,
+        }
+        assert server.tally.most_requests("large") == 4
+        assert server.tally.most_requests("azure", deployment="prod") == 3
+        headers = call(server, hello(), key="azure", path=path, azure=True)[2]
+        assert headers["x-ratelimit-limit-tokens"] == "1000"
+
+
+@pytest.mark.parametrize("azure", [False, True])
+def test_azures_junk_says_nothing_of_use(azure):
+    path = AZURE_CHAT.format("d") if azure else CHAT
+    with FakeProvider(rpm=1, headers="azure-junk") as server:
+        for expected in (200, 429):
+            status, body, headers = call(server, hello(), path=path, azure=azure)
+            assert status == expected
+            assert headers["x-ratelimit-limit-requests"] == "-1"
+            assert headers["x-ratelimit-remaining-requests"] == "-1"
+            assert headers["x-ratelimit-reset-requests"] == "0"
+            assert not any(name.startswith("retry-after") for name in headers)
+        error = classify_response(status, body, headers, now=datetime.now(UTC))
+        assert type(error) is errors.RateLimited
+        assert error.retry_after is None
+
+
+def test_headers_may_be_absent_or_anthropics():
+    with FakeProvider(rpm=1, headers=False) as server:
+        for _ in range(2):
+            headers = call(server, hello())[2]
+            assert not any("ratelimit" in name or "retry" in name for name in headers)
+    clock = FakeClock(auto_advance=False)
+    with FakeProvider(rpm=1, tpm=100, headers="anthropic", clock=clock) as server:
+        for _ in range(2):
+            status, _, headers = call(server, hello())
+            assert headers["anthropic-ratelimit-requests-remaining"] == "0"
+            assert headers["anthropic-ratelimit-tokens-reset"] == "2026-01-01T00:01:00Z"
+            assert not any(name.startswith("x-ratelimit") for name in headers)
+        assert (status, headers["retry-after"]) == (429, "60")
+        assert "retry-after-ms" not in headers
+
+
+def test_refused_requests_may_count():
+    clock = FakeClock(auto_advance=False)
+    with FakeProvider(rpm=1, count_refused=True, clock=clock) as server:
+        assert call(server, hello())[0] == 200
+        clock.advance(40)
+        assert call(server, hello())[2]["retry-after"] == "60"
+        clock.advance(40)
+        assert call(server, hello())[0] == 429
+        clock.advance(60)
+        assert call(server, hello())[0] == 200
+
+
+def test_the_most_in_a_minute_is_counted_without_limits_and_for_streams():
+    clock = FakeClock(auto_advance=False)
+    with FakeProvider(clock=clock, faults=[Fault.server_error()]) as server:
+        call(server, hello())  # the fault, which no limit ever sees
+        for pause in (0, 5, 5, 49.9, 0.2):
+            clock.advance(pause)
+            call(server, hello("x" * 400, stream=True))
+        tally = server.tally
+    # Its block ends the handlers, so that all are counted.
+    assert tally.most_requests(KEY) == 4
+    assert tally.most_requests(KEY, span_s=10) == 2
+    # 100 of the prompt and 100 of the answer
+    assert tally.most_tokens(KEY, span_s=10) == 2 * (100 + 402 // 4)
+    assert [record.tokens for record in server.requests] == [0] + [200] * 5
+    assert tally.by_key_status == {(KEY, 500): 1, (KEY, 200): 5}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"rpm": 0}, {"tpm": -1}, {"context_tokens": 0}, {"keys": "x"}]
+)
+def test_settings_that_cannot_work_are_refused(settings):
     with pytest.raises(ConfigurationError):
-        FakeProvider(**limits)
+        FakeProvider(**settings)
 
 
 # Faults
@@ -606,6 +722,29 @@ def test_reset_forgets_what_the_limits_counted():
         assert [call(server, hello())[0] for _ in range(2)] == [200, 429]
         server.reset()
         assert call(server, hello())[0] == 200
+
+
+def test_reset_while_a_request_is_answered():
+    hold = threading.Event()
+
+    async def reply(_):
+        while not hold.is_set():
+            await asyncio.sleep(0.002)
+        return "x"
+
+    with FakeProvider(reply=reply) as server:
+        thread = threading.Thread(target=call, args=(server, hello()))
+        thread.start()
+        while not server.requests:
+            time.sleep(0.002)
+        server.reset()
+        assert (server.tally.in_flight, server.tally.requests) == (1, 0)
+        hold.set()
+        thread.join()
+        deadline = time.monotonic() + 5
+        while server.tally.in_flight and time.monotonic() < deadline:
+            time.sleep(0.002)
+        assert server.tally.in_flight == 0
 
 
 def test_nothing_is_kept_with_record_false():

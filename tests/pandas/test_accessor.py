@@ -129,7 +129,7 @@ def test_provider_parameters_pass(keyword):
      {"request_timeout": "x"}, {"request_timeout": -1}, {"timeout": 3}, {"on_error": "null"},
      {"cache": {}}, {"n": 2}, {"model": 5}, {"name": ["a"]}, {"response_format": int},
      {"stop": {"a"}}, {"temperature": float("nan")}, {"metadata": {"a": object()}},
-     {"max_parallel": 0}, {"examples": []}, {"budget": 1}, {"stream": True}, {"engine": object()},
+     {"max_parallel": 0}, {"examples": []}, {"budget": 0}, {"stream": True}, {"engine": object()},
      {"engine": "gpt-4o"}],
 )  # fmt: skip
 def test_arguments_that_cannot_work_are_refused_before_any_call(keywords):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 
 import pandas as pd
 import pytest
 
 import lbgpt_pandas as lb
+from lbgpt_pandas.engine.balanced import MultiLoadBalancedGPT
 from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT, LocalGPT
+from lbgpt_pandas.engine.litellm_router import LiteLlmRouter
 from lbgpt_pandas.settings import resolve_engine
 from lbgpt_pandas.testing import ScriptedGPT
 
@@ -145,9 +148,38 @@ def test_local_comes_before_the_environment(monkeypatch):
     assert type(resolve_engine("gpt-4o")[0]) is ChatGPT
 
 
-def test_a_provider_name_is_not_sent_to_openai(monkeypatch):
+def test_a_provider_name_goes_to_the_provider(monkeypatch):
+    engine, model = resolve_engine("anthropic/claude-haiku-4-5")
+    assert type(engine) is LiteLlmRouter
+    assert model == "anthropic/claude-haiku-4-5"
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with pytest.raises(lb.ConfigurationError, match="names a provider"):
-        resolve_engine("anthropic/claude")
+    assert resolve_engine("anthropic/claude-haiku-4-5")[0] is engine
+    assert resolve_engine("openai/gpt-4o")[0] is not engine
+    assert type(resolve_engine("openai/gpt-4o")[0]) is LiteLlmRouter
+    assert type(resolve_engine("gpt-4o")[0]) is ChatGPT
+
+
+def test_a_server_of_ones_own_may_name_models_with_a_slash(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", "https://router.example/v1")
     assert type(resolve_engine("anthropic/claude")[0]) is ChatGPT
+
+
+def test_a_provider_name_without_litellm_has_the_install_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "litellm", None)
+    with pytest.raises(lb.MissingExtraError, match=r"pip install 'lbgpt-pandas\[litellm\]'"):
+        resolve_engine("anthropic/claude")
+
+
+def test_openai_and_azure_are_balanced(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://x.openai.azure.com")
+    engine = resolve_engine("gpt-4o-mini")[0]
+    assert type(engine) is MultiLoadBalancedGPT
+    assert [type(gpt) for gpt in engine.gpts] == [ChatGPT, AzureGPT]
+    assert resolve_engine("gpt-4o")[0] is engine
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://router.example/v1")
+    assert type(resolve_engine("gpt-4o")[0]) is ChatGPT
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert type(resolve_engine("gpt-4o")[0]) is AzureGPT

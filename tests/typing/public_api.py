@@ -55,6 +55,18 @@ def report() -> pd.DataFrame | None:
     return rows.assign(again=again)
 
 
+def money() -> pd.DataFrame:
+    """Budgets are objects or numbers, usage is a frame."""
+    lb.configure(budget=5)
+    lb.configure(budget="5")  # type: ignore[arg-type]  # no number
+    budget = lb.Budget(usd=1.5, on_exceeded="null")
+    budget.add(usd=0.5)
+    assert_type(budget.left.usd, float | None)
+    assert_type(lb.settings().budget, lb.Budget | None)
+    lb.set_price("m", lb.Price(1.0, 2.0))
+    return lb.usage(("model", "day"), since="2 hours").join(lb.headroom())
+
+
 async def engines() -> Sequence[Usage]:
     """Engines are async context managers of their own type."""
     async with lb.LocalGPT("model.gguf", slots=2) as local:

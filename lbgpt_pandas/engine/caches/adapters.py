@@ -6,7 +6,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lbgpt_pandas.engine.caches.lifetime import renew_after_fork
+from lbgpt_pandas.engine.lifetime import renew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -20,8 +20,8 @@ from lbgpt_pandas.engine.caches.adapters import (
     has,
     methods,
 )
-from lbgpt_pandas.engine.caches.lifetime import renew_after_fork
 from lbgpt_pandas.engine.errors import ConfigurationError
+from lbgpt_pandas.engine.lifetime import renew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ import orjson
 
 from lbgpt_pandas.engine.caches.adapters import UNREADABLE
 from lbgpt_pandas.engine.caches.directory import PRIVATE_FILE
-from lbgpt_pandas.engine.caches.lifetime import close_at_fork_and_exit
+from lbgpt_pandas.engine.lifetime import close_at_fork_and_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -29,7 +29,7 @@ from lbgpt_pandas.engine.caches.directory import (
     network_file_system,
 )
 from lbgpt_pandas.engine.caches.group_writer import GroupWriter
-from lbgpt_pandas.engine.caches.lifetime import no_fork
+from lbgpt_pandas.engine.lifetime import no_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

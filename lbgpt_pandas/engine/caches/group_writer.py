@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 from weakref import WeakSet
 
-from lbgpt_pandas.engine.caches.lifetime import renew_after_fork
+from lbgpt_pandas.engine.lifetime import renew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable

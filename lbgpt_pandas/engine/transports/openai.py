@@ -1,4 +1,4 @@
-"""OpenAI's and Azure's chat endpoints through the openai SDK, one attempt a call.
+"""OpenAI's and Azure's endpoints through the openai SDK, one attempt a call.
 
 The SDK builds clients, authenticates and names its errors. Its retries are off, because the
 engine has one retry layer, and its parsing is skipped: a status 200 may carry anything, and
@@ -9,29 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import ssl
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 import orjson
 
 from lbgpt_pandas.engine.errors import (
-    AuthError,
     ConfigurationError,
     ConnectionFailed,
+    IncompleteStream,
     MalformedResponse,
-    NotFound,
-    Timeout,
+    RequestError,
 )
 from lbgpt_pandas.engine.retry import classify_response
 from lbgpt_pandas.engine.secrets import redact
-from lbgpt_pandas.engine.transports.base import Reply
+from lbgpt_pandas.engine.transports.base import Reply, Stream
+from lbgpt_pandas.engine.transports.http_errors import connection_error, status_error
+from lbgpt_pandas.engine.transports.sse import read_events
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Mapping,
+        Sequence,
+    )
 
-    from lbgpt_pandas.engine.errors import RequestError
     from lbgpt_pandas.engine.secrets import Secret
     from lbgpt_pandas.engine.types import Request
 
@@ -40,12 +46,10 @@ HttpClient = Literal["aiohttp", "httpx"]
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_BODY_BYTES = 20 * 2**20
+MAX_VECTOR_BYTES = 2**18
 
-# A pooled connection that could not be had, or a socket that never opened: nothing was sent.
-_UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
 OPENAI_URL = "https://api.openai.com/v1"
 
-_REDIRECT = 3
 _SDK_KEYWORDS = frozenset({"extra_headers", "extra_query", "extra_body"})
 
 
@@ -82,7 +86,8 @@ class OpenAITransport:
     async def open(self) -> None:
         """Build the SDK client on the running loop."""
         # Importing the SDK takes up to a second, in which the loop has other things to do.
-        await asyncio.to_thread(importlib.import_module, "openai")
+        for module in ("openai", "openai.resources.chat.completions", "openai.types.chat"):
+            await asyncio.to_thread(importlib.import_module, module)
         self._client = self._build_client(make_http_client(self._http_client))
 
     async def close(self) -> None:
@@ -99,26 +104,61 @@ class OpenAITransport:
         response = await _classified(
             lambda: send(
                 messages=request.messages,
-                model=self._model(request),
+                model=self._model(request.model or ""),
                 extra_body=body,
                 timeout=_timeouts(timeout),
                 **keywords,
             )
         )
-        raw = response.content
-        request_id = response.headers.get("x-request-id") or response.headers.get("apim-request-id")
-        payload = parse_body(raw, request_id=request_id)
-        if isinstance(payload, dict) and payload.get("error"):
-            # Routers answer 200 before they know what the provider behind them says.
-            raise classify_response(200, payload, response.headers, now=datetime.now(UTC))
-        return Reply(
-            payload=payload,
-            headers=response.headers,
-            request_id=request_id,
-        )
+        return _read_reply(response)
 
-    def _model(self, request: Request) -> str:
-        return request.model or ""
+    @asynccontextmanager
+    async def stream(self, request: Request, *, timeout: float | None) -> AsyncIterator[Stream]:
+        """Send one request once, for an answer in parts; see `Transport.stream`."""
+        keywords, body = split_keywords(request.params)
+        send = self._client.chat.completions.with_streaming_response.create
+        async with AsyncExitStack() as resources:
+            response = await _classified(
+                lambda: resources.enter_async_context(
+                    send(
+                        messages=request.messages,
+                        model=self._model(request.model or ""),
+                        extra_body=body | {"stream": True},
+                        timeout=_timeouts(timeout),
+                        **keywords,
+                    )
+                )
+            )
+            chunks = _read_chunks(response)
+            await resources.enter_async_context(aclosing(chunks))
+            yield Stream(chunks, response.headers, _request_id(response))
+
+    async def embed(
+        self,
+        model: str,
+        inputs: Sequence[str],
+        params: Mapping[str, object],
+        *,
+        timeout: float | None,
+    ) -> Reply:
+        """Embed texts in one call; see `Transport.embed`."""
+        keywords, body = split_keywords(params)
+        send = self._client.embeddings.with_raw_response.create
+        response = await _classified(
+            lambda: send(
+                input=list(inputs),
+                model=self._model(model),
+                # The SDK would ask for base64, which it does not decode in a raw response.
+                encoding_format=body.pop("encoding_format", "float"),
+                extra_body=body,
+                timeout=_timeouts(timeout),
+                **keywords,
+            )
+        )
+        return _read_reply(response, most=MAX_BODY_BYTES + MAX_VECTOR_BYTES * len(inputs))
+
+    def _model(self, name: str) -> str:
+        return name
 
     def _build_client(self, http_client: Any) -> object:
         import openai  # noqa: PLC0415  # costs 0.6 s, paid at the first request
@@ -181,9 +221,8 @@ class AzureTransport(OpenAITransport):
             failure = ConnectionFailed(f"azure_ad_token_provider failed: {reason}", code="token")
         raise failure
 
-    def _model(self, request: Request) -> str:
-        model = request.model or ""
-        return self._model_map.get(model, model)
+    def _model(self, name: str) -> str:
+        return self._model_map.get(name, name)
 
     def _build_client(self, http_client: Any) -> object:
         import openai  # noqa: PLC0415  # costs 0.6 s, paid at the first request
@@ -239,17 +278,17 @@ def split_keywords(params: Mapping[str, object]) -> tuple[dict[str, Any], dict[s
     return keywords, body
 
 
-def parse_body(raw: bytes, *, request_id: str | None = None) -> object:
+def parse_body(raw: bytes, *, request_id: str | None = None, most: int = MAX_BODY_BYTES) -> object:
     """Parse the body of a status 200.
 
     Raises
     ------
     MalformedResponse
-        If it is over 20 MiB or not JSON.
+        If it has over `most` bytes or is not JSON.
     """
-    if len(raw) > MAX_BODY_BYTES:
+    if len(raw) > most:
         raise MalformedResponse(
-            f"the answer has {len(raw):,} bytes; more than {MAX_BODY_BYTES:,} are not accepted",
+            f"the answer has {len(raw):,} bytes; more than {most:,} are not accepted",
             request_id=request_id,
             maybe_billed=True,
         )
@@ -264,6 +303,62 @@ def parse_body(raw: bytes, *, request_id: str | None = None) -> object:
         ) from None
 
 
+def _read_reply(response: Any, *, most: int = MAX_BODY_BYTES) -> Reply:
+    request_id = _request_id(response)
+    payload = parse_body(response.content, request_id=request_id, most=most)
+    if isinstance(payload, dict) and payload.get("error"):
+        # Routers answer 200 before they know what the provider behind them says.
+        raise classify_response(200, payload, response.headers, now=datetime.now(UTC))
+    return Reply(payload=payload, headers=response.headers, request_id=request_id)
+
+
+def _request_id(response: Any) -> str | None:
+    found: str | None = response.headers.get("x-request-id") or response.headers.get(
+        "apim-request-id"
+    )
+    return found
+
+
+async def _read_chunks(response: Any) -> AsyncGenerator[object, None]:
+    """Yield the JSON of the events in a streamed response."""
+    kind = response.headers.get("content-type", "")
+    async with aclosing(response.iter_bytes()) as pieces:
+        is_whole = "json" in kind or "html" in kind
+        events = _read_whole(response, pieces) if is_whole else read_events(pieces)
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+        except RequestError:
+            raise
+        except Exception as error:  # noqa: BLE001  # of whatever HTTP stack is underneath
+            failure = connection_error(error)
+        else:
+            return
+    if failure.code == "connection_lost":
+        failure = IncompleteStream(failure.message, code=failure.code, maybe_billed=True)
+    raise failure from None
+
+
+async def _read_whole(response: Any, pieces: AsyncIterator[bytes]) -> AsyncGenerator[object, None]:
+    """Read a body that is no stream; nothing but an error in it is of use."""
+    raw = bytearray()
+    async for piece in pieces:
+        raw += piece
+        if len(raw) > MAX_BODY_BYTES:
+            break
+    payload = parse_body(bytes(raw), request_id=_request_id(response))
+    if not (isinstance(payload, dict) and payload.get("error")):
+        raise MalformedResponse(
+            "the server answered with a whole body where a stream was asked for; ask it by "
+            "chat_completion",
+            status=200,
+            request_id=_request_id(response),
+            maybe_billed=True,
+        )
+    yield payload
+
+
 async def _classified(send: Callable[[], Awaitable[Any]]) -> Any:
     import openai  # noqa: PLC0415  # loaded by the client already
 
@@ -275,54 +370,6 @@ async def _classified(send: Callable[[], Awaitable[Any]]) -> Any:
         failure = connection_error(error)
     # The SDK's exception holds the request and with it the key, so it is cut off here.
     raise failure from None
-
-
-def status_error(status: int, body: object, headers: Mapping[str, str]) -> RequestError:
-    """Classify a refusal; a redirect is one, because it is not followed."""
-    if status // 100 == _REDIRECT:
-        host = urlsplit(headers.get("location", "")).netloc or "another path"
-        return NotFound(
-            f"the address redirects to {host}, which is not followed; give its own address",
-            code="redirect",
-            status=status,
-        )
-    return classify_response(status, body, headers, now=datetime.now(UTC))
-
-
-def connection_error(error: BaseException) -> RequestError:
-    """Classify a failure below HTTP by what was already sent when it struck.
-
-    Parameters
-    ----------
-    error : BaseException
-        The SDK's connection or time-out error with the HTTP stack's own as its cause.
-    """
-    chain = list(_causes(error))
-    names = {type(link).__name__ for link in chain}
-    detail = redact(str(chain[-1]) or type(chain[-1]).__name__)[:200]
-    if any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
-        return AuthError(f"the server's TLS certificate was not accepted: {detail}", code="tls")
-    # httpx_aiohttp calls a connection that broke in use a ConnectError as well; underneath,
-    # aiohttp tells the two apart.
-    is_unsent = bool(names & _UNSENT) and "ClientOSError" not in names
-    if is_unsent or any(isinstance(link, ConnectionRefusedError) for link in chain):
-        return ConnectionFailed(f"no connection to the provider: {detail}", code="connect")
-    if any("Timeout" in name for name in names):
-        return Timeout(f"the provider did not answer in time: {detail}", maybe_billed=True)
-    return Timeout(
-        f"the connection was lost after the request was sent: {detail}",
-        code="connection_lost",
-        maybe_billed=True,
-    )
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    return chain
 
 
 def _timeouts(seconds: float | None) -> Any:

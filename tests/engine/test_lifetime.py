@@ -12,8 +12,8 @@ import pytest
 
 from lbgpt_pandas.engine.caches.base import MemoryCache, adapt
 from lbgpt_pandas.engine.caches.disk import DiskCache
-from lbgpt_pandas.engine.caches.lifetime import no_fork
 from lbgpt_pandas.engine.caches.standard import StandardTier
+from lbgpt_pandas.engine.lifetime import no_fork
 
 pytestmark = [
     pytest.mark.process,

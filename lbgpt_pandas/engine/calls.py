@@ -1,0 +1,186 @@
+"""One call from its place to its bill, and the trail of calls that a request leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lbgpt_pandas.engine.accounts import SESSION_BOOK
+from lbgpt_pandas.engine.run_state import RunState
+from lbgpt_pandas.engine.types import TokenCount
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from lbgpt_pandas.engine.budget import BudgetReservation
+    from lbgpt_pandas.engine.clock import Clock
+    from lbgpt_pandas.engine.deployment import Deployment
+    from lbgpt_pandas.engine.errors import RequestError
+    from lbgpt_pandas.engine.scheduler import Place
+    from lbgpt_pandas.engine.transports.base import Transport
+    from lbgpt_pandas.engine.types import Request
+    from lbgpt_pandas.engine.usage import UsageLog
+
+
+@dataclass(slots=True)
+class Trail:
+    """What has happened to a request so far.
+
+    Attributes
+    ----------
+    run : RunState
+        The run it belongs to.
+    attempts : int
+        Calls made.
+    latency_s : float
+        Seconds of the call that was answered.
+    maybe_billed : bool
+        A call that failed may have been charged.
+    deployment : str
+        Who was called last.
+    price_usd : float or None
+        List price of the answer.
+    """
+
+    run: RunState = field(default_factory=RunState)
+    attempts: int = 0
+    latency_s: float = 0.0
+    maybe_billed: bool = False
+    deployment: str = ""
+    price_usd: float | None = None
+    order: int | None = None
+    avoid: frozenset[str] = frozenset()
+    barred: frozenset[str] = frozenset()
+    error: RequestError | None = None
+    first_sent_at: float | None = None
+
+
+class Books:
+    """Where calls are entered: the logs of engine and deployment, the session's book.
+
+    Parameters
+    ----------
+    clock : Clock
+        Source of time.
+    usage : UsageLog
+        The engine's own log, beside the deployment's.
+    """
+
+    def __init__(self, *, clock: Clock, usage: UsageLog) -> None:
+        self.clock = clock
+        self._usage = usage
+
+    def record(
+        self,
+        deployment: Deployment,
+        model: str,
+        tokens: TokenCount,
+        usd: float | None,
+        *,
+        started: datetime,
+        attempt: int,
+    ) -> None:
+        """Enter an answered call."""
+        for log in {deployment.usage, self._usage}:
+            log.add(tokens, started=started, attempt=attempt)
+        enter = SESSION_BOOK.estimated if tokens.estimated else SESSION_BOOK.billed
+        enter(deployment.name, model, tokens, usd, at=started)
+
+    def estimate(
+        self, deployment: Deployment, model: str, tokens: TokenCount, usd: float | None
+    ) -> None:
+        """Enter a call that failed and may have been charged all the same."""
+        SESSION_BOOK.estimated(deployment.name, model, tokens, usd, at=self.clock.wall())
+
+
+class Call:
+    """One call that may be made now; `Attempts.place` gives it.
+
+    Attributes
+    ----------
+    transport : Transport
+        The client to call.
+    deployment : str
+        Its name.
+    timeout_s : float or None
+        Seconds for this attempt.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        place: Place,
+        request: Request,
+        trail: Trail,
+        spending: BudgetReservation | None,
+    ) -> None:
+        self._books, self._place, self._request = books, place, request
+        self._trail, self._spending = trail, spending
+        self._started = books.clock.wall()
+        seconds = request.options.get("request_timeout", place.lane.deployment.timeout_s)
+        self.timeout_s = float(seconds) if isinstance(seconds, int | float) else None
+
+    @property
+    def transport(self) -> Transport:
+        """The client to call."""
+        return self._place.lane.transport
+
+    @property
+    def deployment(self) -> str:
+        """Name of the deployment."""
+        return self._place.lane.deployment.name
+
+    def settle(
+        self, tokens: TokenCount | None, headers: Mapping[str, str], *, model: str = ""
+    ) -> None:
+        """End with an answer, and record what it cost.
+
+        Parameters
+        ----------
+        tokens : TokenCount or None
+            As the provider counted them, or estimated.
+        headers : mapping of str to str
+            Of the response; rate limits are read from them.
+        model : str, optional
+            That answered; the request's by default.
+        """
+        deployment, trail = self._place.lane.deployment, self._trail
+        self._place.answered(tokens, headers)
+        trail.run.retries.success(self._books.clock.monotonic())
+        tokens = tokens or TokenCount(0, 0, estimated=True)
+        name = model or self._request.model or ""
+        trail.price_usd = deployment.price(name, tokens)
+        if self._spending is not None:
+            self._spending.commit(trail.price_usd, tokens.total)
+        self._books.record(
+            deployment, name, tokens, trail.price_usd, started=self._started, attempt=trail.attempts
+        )
+
+    def fail(self, error: RequestError, *, alone: bool) -> None:
+        """End with a failure; what may have been charged is estimated."""
+        deployment, demand = self._place.lane.deployment, self._place.demand
+        self._place.failed(error, alone=alone)
+        if not error.maybe_billed:
+            self._cancel_spending()
+            return
+        self._trail.maybe_billed = True
+        name = self._request.model or ""
+        demand = demand if demand.prompt else deployment.demand(self._request, counted=True)
+        tokens = TokenCount(demand.prompt, demand.completion, estimated=True)
+        usd = deployment.price(name, tokens)
+        self._books.estimate(deployment, name, tokens, usd)
+        if self._spending is not None:
+            self._spending.commit(usd, tokens.total)
+
+    def abandon(self, *, sent: bool) -> None:
+        """End without a verdict; what was reserved counts as spent once it was sent."""
+        self._place.abandoned(sent=sent)
+        if not sent:
+            self._cancel_spending()
+        elif self._spending is not None:
+            self._spending.commit(None, None)
+
+    def _cancel_spending(self) -> None:
+        if self._spending is not None:
+            self._spending.cancel()

@@ -1,0 +1,312 @@
+"""One deployment: its limits, its health, what it has done. Plain data, for any loop and thread."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import threading
+from collections import deque
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from lbgpt_pandas.engine.errors import RateLimited
+from lbgpt_pandas.engine.lifetime import renew_after_fork
+from lbgpt_pandas.engine.limits.breaker import Breaker
+from lbgpt_pandas.engine.limits.estimate import TokenEstimator
+from lbgpt_pandas.engine.limits.headers import read_limits
+from lbgpt_pandas.engine.retry import decide
+from lbgpt_pandas.engine.types import Headroom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from lbgpt_pandas.engine.clock import Clock
+    from lbgpt_pandas.engine.errors import RequestError
+    from lbgpt_pandas.engine.limits.adaptive import AdaptiveConcurrency
+    from lbgpt_pandas.engine.limits.breaker import Permit
+    from lbgpt_pandas.engine.limits.headers import Resource
+    from lbgpt_pandas.engine.limits.quota import Quota, Reservation
+    from lbgpt_pandas.engine.types import Request, TokenCount
+    from lbgpt_pandas.engine.usage import UsageLog
+
+LONGEST_BACKOFF_S = 60.0
+LATENCY_HALF_LIFE_S = 10.0
+
+RECENT = 64
+ENOUGH = 10
+STRAY_SHARE = 0.15
+IN_A_ROW = 4
+
+_ABOUT_TOKENS = re.compile(r"tokens per min|\bTPM\b|token rate limit", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a request is expected to take.
+
+    Attributes
+    ----------
+    prompt, completion : int
+        Tokens, estimated; 0 where nobody counts them.
+    certain : int
+        Tokens that a provider counts at admission whatever the answer's length.
+    request : Request or None
+        Of which the estimate is, where there is one.
+    """
+
+    prompt: int = 0
+    completion: int = 0
+    certain: int = 0
+    request: Request | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a call holds at a deployment while it is under way."""
+
+    reservation: Reservation
+    permit: Permit
+    demand: Demand
+    at: float
+
+
+class Deployment:
+    """The record of one engine that calls one provider.
+
+    Parameters
+    ----------
+    name : str
+        Name in reports.
+    quota : Quota
+        Its limits, maybe shared with others.
+    adaptive : AdaptiveConcurrency or None
+        Its cap on calls in flight as experience shows; None for the configured one alone.
+    places : int
+        The configured cap.
+    timeout_s : float or None
+        Seconds for one attempt.
+    price : callable
+        Gets a model and tokens; returns their list price in USD, or None.
+    usage : UsageLog
+        Where its answered calls are recorded.
+    clock : Clock
+        Source of time.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        quota: Quota,
+        adaptive: AdaptiveConcurrency | None,
+        places: int,
+        timeout_s: float | None,
+        price: Callable[[str, TokenCount], float | None],
+        usage: UsageLog,
+        clock: Clock,
+    ) -> None:
+        self.name, self.quota, self.adaptive = name, quota, adaptive
+        self.places, self.timeout_s = places, timeout_s
+        self.price, self.usage = price, usage
+        self.breaker = Breaker()
+        self.estimator = TokenEstimator()
+        self.in_flight = 0
+        self.latency_s = 0.0
+        self.last_fault: RequestError | None = None
+        self._latency_at = 0.0
+        self._refusals = 0
+        self._recent: deque[bool] = deque(maxlen=RECENT)
+        self._clock = clock
+        self._random = random.Random()  # noqa: S311  # jitter, not a secret
+        self.after_fork()
+        renew_after_fork(self)
+
+    def __repr__(self) -> str:
+        return f"Deployment({self.name!r})"
+
+    def after_fork(self) -> None:
+        """In a forked child: nobody releases the parent's lock, and no call is under way."""
+        self._lock = threading.RLock()
+        self.in_flight = 0
+
+    @property
+    def cap(self) -> int:
+        """Calls that may be in flight at once for now."""
+        return self.places if self.adaptive is None else min(self.places, self.adaptive.cap)
+
+    def demand(self, request: Request, *, counted: bool = False) -> Demand:
+        """Estimate what a request takes; nothing where no limit and nobody else counts tokens."""
+        model = request.model
+        if not (counted or self.quota.counts_tokens):
+            return Demand()
+        with self._lock:
+            prompt = self.estimator.prompt(request.messages, model=model)
+            completion = self.estimator.completion(request.params, model=model)
+        is_set = any(request.params.get(name) for name in ("max_completion_tokens", "max_tokens"))
+        certain = max(prompt, completion) if is_set else prompt
+        return Demand(prompt, completion, certain, request)
+
+    def cost(self, demand: Demand) -> dict[Resource, float]:
+        """What a request takes of each resource."""
+        return {
+            "requests": 1.0,
+            "tokens": float(demand.prompt + demand.completion),
+            "input_tokens": float(demand.prompt),
+            "output_tokens": float(demand.completion),
+        }
+
+    def ready_at(self, cost: Mapping[Resource, float], now: float) -> float:
+        """Return the earliest time at which limits and health let a request through."""
+        with self._lock:
+            rested_at = self.breaker.ready_at(now)
+        return (
+            rested_at if math.isinf(rested_at) else max(rested_at, self.quota.ready_at(cost, now))
+        )
+
+    def begin(self, demand: Demand, cost: Mapping[Resource, float], now: float) -> Grant | None:
+        """Reserve what a call takes, if it may begin now."""
+        with self._lock:
+            if self.breaker.ready_at(now) > now:
+                return None
+            reservation = self.quota.reserve(cost, now, floor=float(demand.certain))
+            if reservation is None:
+                return None
+            self.in_flight += 1
+            return Grant(reservation, self.breaker.admit(now), demand, now)
+
+    def answered(self, grant: Grant, tokens: TokenCount | None, headers: Mapping[str, str]) -> None:
+        """Settle a call that was answered."""
+        now = self._clock.monotonic()
+        readings = read_limits(headers, now=self._clock.wall())
+        with self._lock:
+            if self.adaptive is not None:
+                self.adaptive.success(now, in_flight=self.in_flight)
+            self.in_flight -= 1
+            self._recent.append(True)
+            self._refusals = 0
+            self.breaker.success(now, grant.permit)
+            self._note_latency(now - grant.at, now)
+            if tokens is not None and grant.demand.request is not None:
+                request = grant.demand.request
+                self.estimator.observe(request.messages, tokens, model=request.model)
+        if readings:
+            self.quota.observe(readings, grant.reservation, now=now)
+        amounts: dict[Resource, float] = {}
+        if tokens is not None:
+            amounts["tokens"] = float(tokens.total)
+            amounts["input_tokens"] = float(tokens.prompt - min(tokens.cached, tokens.prompt))
+            amounts["output_tokens"] = float(tokens.completion)
+        grant.reservation.commit(amounts, now=now)
+
+    def failed(self, grant: Grant, error: RequestError, *, alone: bool) -> None:
+        """Settle a call that failed, and draw the consequences for the next ones."""
+        now = self._clock.monotonic()
+        decision = decide(error)
+        readings = read_limits(error.limit_headers, now=self._clock.wall())
+        with self._lock:
+            self.in_flight -= 1
+            if decision.counts_as_fault:
+                self.last_fault = error
+                self.breaker.failure(now, grant.permit, alone=alone)
+            else:
+                self.breaker.abandon(now, grant.permit)
+        if isinstance(error, RateLimited):
+            self._throttled(grant, error, now)
+        elif error.status is None and not error.maybe_billed:
+            grant.reservation.cancel(now=now)  # it never reached the provider
+        else:
+            grant.reservation.keep(now=now)
+        if readings:
+            self.quota.observe(readings, grant.reservation, now=now)
+
+    def abandoned(self, grant: Grant, *, sent: bool) -> None:
+        """Settle a call that nobody waits for any more."""
+        now = self._clock.monotonic()
+        with self._lock:
+            self.in_flight -= 1
+            self.breaker.abandon(now, grant.permit)
+        if sent:
+            grant.reservation.keep(now=now)
+        else:
+            grant.reservation.cancel(now=now)
+
+    def _throttled(self, grant: Grant, error: RateLimited, now: float) -> None:
+        grant.reservation.refuse(now=now)
+        with self._lock:
+            self._recent.append(False)
+            if self._is_stray(error):
+                return
+            storm = now < self.quota.blocked_until  # calls refused together count once
+            if not storm:
+                self._refusals += 1
+                if self.adaptive is not None:
+                    self.adaptive.refusal(now)
+            wait_s = self.wait_s(error)
+            # Where no limit is known, one refusal may be chance; two are a rate that is too high.
+            learns = bool(self.quota.meters) or self._recent.count(False) > 1
+        if error.code == "slow_down":
+            self.quota.slow_down(now=now)
+        self.quota.refused(
+            grant.reservation,
+            wait_s,
+            asked=bool(error.retry_after),
+            learns=learns and error.code != "slow_down" and not _ABOUT_TOKENS.search(error.message),
+            now=now,
+        )
+
+    def _is_stray(self, error: RateLimited) -> bool:
+        """Tell whether a refusal says nothing about the next call.
+
+        Where no limit is known and nearly all calls of late were answered, only the refused
+        one waits, not the whole deployment.
+        """
+        recent = self._recent
+        if error.code == "slow_down" or self.quota.meters or len(recent) < ENOUGH:
+            return False
+        in_a_row = not any(recent[-number] for number in range(1, IN_A_ROW + 1))
+        return not in_a_row and recent.count(False) <= STRAY_SHARE * len(recent)
+
+    def wait_s(self, error: RateLimited) -> float:
+        """Seconds to wait after a refusal: what was asked for and a little, else a backoff."""
+        floor = float(error.retry_after or 0.0)
+        if floor > 0:
+            return floor + self._random.uniform(0.0, min(1.0, 0.1 * floor))
+        longest = min(LONGEST_BACKOFF_S, 2.0 ** min(self._refusals, 6))
+        return self._random.uniform(0.0, longest)
+
+    def _note_latency(self, seconds: float, now: float) -> None:
+        """Peak EWMA: up at once, down by half in ten seconds."""
+        faded = self.latency_s * 0.5 ** ((now - self._latency_at) / LATENCY_HALF_LIFE_S)
+        self.latency_s, self._latency_at = max(seconds, faded), now
+
+    def headroom(self) -> Headroom:
+        """What may still be sent."""
+        now = self._clock.monotonic()
+        quota = self.quota
+        with self._lock:
+            places = max(0, self.cap - self.in_flight) / max(1, self.places)
+            rested_at = self.breaker.ready_at(now)
+        expected = self.usage.tokens_per_request()
+        cost: dict[Resource, float] = {"requests": 1.0, "tokens": expected}
+        shares = [places]
+        for resource in ("requests", "tokens"):
+            left, limit = quota.left(resource, now), quota.limit(resource)
+            if left is not None and limit:
+                shares.append(left / limit)
+        ready_at = max(rested_at, quota.ready_at(cost, now))
+        held_until = max(rested_at, quota.blocked_until)
+        blocked_until = None
+        if now < held_until < math.inf:
+            blocked_until = self._clock.wall() + timedelta(seconds=held_until - now)
+        return Headroom(
+            deployment=self.name,
+            requests=quota.left("requests", now),
+            tokens=quota.left("tokens", now),
+            fraction=0.0 if held_until > now else max(0.0, min(shares)),
+            in_flight=self.in_flight,
+            next_free_s=max(0.0, ready_at - now),
+            blocked_until=blocked_until,
+            source=quota.source,
+        )

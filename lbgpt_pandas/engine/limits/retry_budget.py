@@ -1,0 +1,69 @@
+"""How many retries a run is granted, so that a failing provider is not hammered."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+
+BASE = 10
+SHARE = 0.2
+SPAN_S = 60.0
+OLDEST = 3
+
+
+class RetryBudget:
+    """Grants 10 retries and one for every five answers of the last minute.
+
+    When it is used up, only the three oldest failing rows go on retrying. The figures are
+    Envoy's retry budget of 20 % with a floor. The caller gives the time in monotonic seconds.
+    """
+
+    def __init__(self) -> None:
+        self._answers = _Count()
+        self._granted = _Count()
+        self._failing: set[int] = set()
+
+    def grant(self, now: float, *, order: int) -> bool:
+        """Tell whether a row may be tried once more.
+
+        Parameters
+        ----------
+        now : float
+            Monotonic seconds.
+        order : int
+            The row's turn; smaller is older.
+        """
+        self._failing.add(order)
+        if self._granted.total(now) < BASE + SHARE * self._answers.total(now):
+            self._granted.add(now)
+            return True
+        return order in heapq.nsmallest(OLDEST, self._failing)
+
+    def settled(self, order: int) -> None:
+        """Forget a row that is failing no more."""
+        self._failing.discard(order)
+
+    def success(self, now: float) -> None:
+        """Note an answer."""
+        self._answers.add(now)
+
+
+class _Count:
+    """Events of the last minute, counted by the second."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[list[int]] = deque()
+        self._total = 0
+
+    def add(self, now: float) -> None:
+        second = int(now)
+        if not self._seconds or self._seconds[-1][0] != second:
+            self._seconds.append([second, 0])
+        self._seconds[-1][1] += 1
+        self._total += 1
+        self.total(now)
+
+    def total(self, now: float) -> int:
+        while self._seconds and self._seconds[0][0] <= now - SPAN_S:
+            self._total -= self._seconds.popleft()[1]
+        return self._total

@@ -1,0 +1,264 @@
+"""Sliding windows over what was sent: pure bookkeeping, the time is given by the caller."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+MINUTE_S = 60.0
+
+LONGEST_GUARD_S = 0.25
+GUARD_SHARE = 0.02
+
+ROUNDING = 1e-6
+
+SMALL_LOSS = 0.95
+"""A short window that holds no whole number is kept to with the next smaller one down to here."""
+
+PACING_SLACK_S = 0.5
+"""Seconds of quota that a paced sender keeps in hand, against requests that bunch up."""
+
+
+def guard_s(span_s: float) -> float:
+    """Seconds by which a window is kept longer than the provider's, for the network's jitter."""
+    return min(LONGEST_GUARD_S, GUARD_SHARE * span_s)
+
+
+class Charge:
+    """What one request takes from one resource.
+
+    Attributes
+    ----------
+    at : float
+        When it was reserved.
+    amount : float
+        Requests or tokens.
+    refused : bool
+        The provider turned it down; it may have been counted all the same.
+    """
+
+    __slots__ = ("amount", "at", "refused")
+
+    def __init__(self, at: float, amount: float) -> None:
+        self.at, self.amount, self.refused = at, amount, False
+
+
+class Window:
+    """At most `limit` in any span of `span_s` seconds, plus the guard.
+
+    Parameters
+    ----------
+    limit : float
+        What fits; a single charge above it fits an empty window.
+    span_s : float
+        Seconds.
+    """
+
+    __slots__ = ("_charges", "_used", "limit", "span_s")
+
+    def __init__(self, limit: float, span_s: float) -> None:
+        self.limit = limit
+        self.span_s = span_s + guard_s(span_s)
+        self._charges: deque[Charge] = deque()
+        self._used = 0.0
+
+    def used(self, now: float) -> float:
+        """What the span that ends now holds."""
+        charges, span_s = self._charges, self.span_s
+        # The same sum as in `ready_at`: otherwise rounding could make a waiter come too early.
+        while charges and charges[0].at + span_s <= now:
+            self._used -= charges.popleft().amount
+        if not charges:
+            self._used = 0.0  # sums of fractions drift
+        return self._used
+
+    def ready_at(self, amount: float, now: float) -> float:
+        """Return the earliest time at which `amount` fits, if nothing else comes."""
+        excess = self.used(now) + amount - self.limit
+        if excess <= ROUNDING:
+            return now
+        for charge in self._charges:
+            excess -= charge.amount
+            if excess <= ROUNDING:
+                return charge.at + self.span_s
+        return self._charges[-1].at + self.span_s if self._charges else now
+
+    def add(self, charge: Charge) -> None:
+        """Count a charge; they come in the order of time."""
+        self._charges.append(charge)
+        self._used += charge.amount
+
+    def change(self, charge: Charge, amount: float, now: float) -> None:
+        """Count `charge` as `amount` from now on; the caller sets its amount afterwards."""
+        self.used(now)
+        if charge.at + self.span_s > now:
+            self._used += amount - charge.amount
+
+    def admitted_since(self, time: float) -> float:
+        """Sum of the charges after `time` that were not refused."""
+        total = 0.0
+        for charge in reversed(self._charges):
+            if charge.at <= time:
+                break
+            if not charge.refused:
+                total += charge.amount
+        return total
+
+    def charges_since(self, time: float) -> list[Charge]:
+        """Charges after `time`, oldest first."""
+        found = []
+        for charge in reversed(self._charges):
+            if charge.at <= time:
+                break
+            found.append(charge)
+        return found[::-1]
+
+
+class Pacer:
+    """Spreads requests: a generic cell rate algorithm, one number of state.
+
+    Parameters
+    ----------
+    rate : float
+        Requests a second; may be changed.
+    burst : float
+        How many may come at once after a rest, at least 1.
+    """
+
+    __slots__ = ("_due", "_tolerance_s", "rate")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate = rate
+        self._tolerance_s = (max(1.0, burst) - 1.0) / rate
+        self._due = -math.inf
+
+    def ready_at(self, now: float) -> float:
+        """Return the earliest time at which the next request conforms."""
+        return max(now, self._due - self._tolerance_s)
+
+    def add(self, now: float) -> None:
+        """Count one request."""
+        self._due = max(now, self._due) + 1.0 / self.rate
+
+    def take_over(self, other: Pacer) -> None:
+        """Go on where another pacer stood."""
+        self._due = other._due  # of the same class
+
+
+class Meter:
+    """The limit of one resource: a minute's window, a shorter one where bursts are refused.
+
+    Parameters
+    ----------
+    limit : float
+        What a minute holds.
+    burst_s : float or None
+        Seconds over which the provider really enforces it; None or 60: the minute itself.
+    paced : bool
+        Whether a short window is also spread out, as requests are; tokens are not.
+    """
+
+    __slots__ = (
+        "_minute",
+        "_paced",
+        "_pacer",
+        "_short",
+        "burst_s",
+        "foreign",
+        "foreign_until",
+        "limit",
+    )
+
+    def __init__(self, limit: float, *, burst_s: float | None, paced: bool) -> None:
+        self.limit = limit
+        self.burst_s: float | None = None
+        self.foreign, self.foreign_until = 0.0, -math.inf
+        self._paced = paced
+        self._minute = Window(limit, MINUTE_S)
+        self._short: Window | None = None
+        self._pacer: Pacer | None = None
+        if burst_s is not None:
+            self.set_burst(burst_s, now=-math.inf)
+
+    def set_limit(self, limit: float, *, now: float) -> None:
+        """Hold to another limit from now on."""
+        self.limit = self._minute.limit = limit
+        if self.burst_s is not None:
+            self.set_burst(self.burst_s, now=now)
+
+    def set_burst(self, burst_s: float, *, now: float) -> None:
+        """Hold to a shorter window from now on, 60 or more for none."""
+        self.burst_s = burst_s
+        earlier, self._short, self._pacer = self._pacer, None, None
+        if burst_s >= MINUTE_S:
+            return
+        rate = self.limit / MINUTE_S
+        most, span_s = rate * burst_s, burst_s
+        if self._paced:
+            whole = max(1.0, math.floor(most + ROUNDING))
+            if whole < SMALL_LOSS * most:
+                span_s = whole / rate  # 100 a minute over 1 s: not 1 in 1 s but 1 in 0.6 s
+            most = whole
+        self._short = Window(most, span_s)
+        for charge in self._minute.charges_since(now - self._short.span_s):
+            self._short.add(charge)
+        if self._paced:
+            self._pacer = Pacer(rate, most - PACING_SLACK_S * rate)
+            if earlier is not None:
+                self._pacer.take_over(earlier)
+
+    def used(self, now: float) -> float:
+        """What the last minute holds, others' share included."""
+        return self._minute.used(now) + (self.foreign if now < self.foreign_until else 0.0)
+
+    def own(self, now: float) -> float:
+        """What we have in the last minute."""
+        return self._minute.used(now)
+
+    def left(self, now: float) -> float:
+        """What may be sent at once."""
+        left = self.limit - self.used(now)
+        if self._short is not None:
+            left = min(left, self._short.limit - self._short.used(now))
+        return max(0.0, left)
+
+    def ready_at(self, amount: float, now: float) -> float:
+        """Return the earliest time at which `amount` fits."""
+        ready = self._minute.ready_at(amount, now)
+        if self.foreign and now < self.foreign_until:
+            crowded = self._minute.ready_at(amount + self.foreign, now)
+            ready = max(ready, min(crowded, self.foreign_until))
+        if self._short is not None:
+            ready = max(ready, self._short.ready_at(min(amount, self._short.limit), now))
+        if self._pacer is not None:
+            ready = max(ready, self._pacer.ready_at(now))
+        return ready
+
+    def add(self, amount: float, now: float) -> Charge:
+        """Take `amount`."""
+        charge = Charge(now, amount)
+        self._minute.add(charge)
+        if self._short is not None:
+            self._short.add(charge)
+        if self._pacer is not None:
+            self._pacer.add(now)
+        return charge
+
+    def adopt(self, charge: Charge) -> None:
+        """Count a charge that was made before there was a limit."""
+        self._minute.add(charge)
+
+    def change(self, charge: Charge, amount: float, now: float) -> None:
+        """Make a charge larger or smaller, at the time at which it was made."""
+        self._minute.change(charge, amount, now)
+        if self._short is not None:
+            self._short.change(charge, amount, now)
+        charge.amount = amount
+
+    def admitted_since(self, time: float) -> float:
+        """What was taken after `time` and not refused."""
+        return self._minute.admitted_since(time)
+
+    def charges_since(self, time: float) -> list[Charge]:
+        """Charges after `time`, oldest first, at most a minute back."""
+        return self._minute.charges_since(time)

@@ -1,0 +1,99 @@
+"""What the requests of one run share: whether they are wanted, who is out, what may be spent."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lbgpt_pandas.engine.errors import NotFound, RequestError
+from lbgpt_pandas.engine.flights import Withdrawn
+from lbgpt_pandas.engine.limits.retry_budget import RetryBudget
+
+if TYPE_CHECKING:
+    from lbgpt_pandas.engine.budget import Budget
+    from lbgpt_pandas.engine.clock import Clock
+
+T = TypeVar("T")
+
+
+class RunState:
+    """The shared state of a run's requests; `stop` is safe from any thread.
+
+    Parameters
+    ----------
+    budget : Budget, optional
+        What the run may spend.
+
+    Attributes
+    ----------
+    stopped : bool
+        Nothing new is to be sent.
+    retries : RetryBudget
+        How many retries the run is granted.
+    """
+
+    def __init__(self, *, budget: Budget | None = None) -> None:
+        self.budget = budget
+        self.stopped = False
+        self.retries = RetryBudget()
+        self._out: dict[tuple[str, str | None], RequestError] = {}
+        self._waiting: set[asyncio.Future[Any]] = set()
+        self._lock = threading.Lock()
+
+    def stop(self) -> None:
+        """Withdraw every request that has not been sent."""
+        with self._lock:
+            self.stopped = True
+            waiting = tuple(self._waiting)
+        for future in waiting:
+            with suppress(RuntimeError):  # its loop is closed: nobody waits any more
+                future.get_loop().call_soon_threadsafe(_withdraw, future)
+
+    async def wait_for(self, future: asyncio.Future[T]) -> T:
+        """Wait for `future`, or until the run is stopped.
+
+        Raises
+        ------
+        Withdrawn
+            If the run is stopped first.
+        """
+        with self._lock:
+            if self.stopped:
+                raise Withdrawn
+            self._waiting.add(future)
+        try:
+            return await future
+        finally:
+            with self._lock:
+                self._waiting.discard(future)
+
+    async def pause(self, clock: Clock, seconds: float) -> None:
+        """Sleep, or until the run is stopped; raises `Withdrawn` then."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        alarm = clock.call_later(seconds, lambda: _finish(future))
+        try:
+            await self.wait_for(future)
+        finally:
+            alarm.cancel()
+
+    def disable(self, deployment: str, model: str | None, error: RequestError) -> None:
+        """Send nothing more to a deployment in this run; for an unknown model, nothing of it."""
+        self._out[deployment, model if isinstance(error, NotFound) else None] = error
+
+    def why_out(self, deployment: str, model: str | None) -> RequestError | None:
+        """Return the error that took a deployment out of this run, None if it is in it."""
+        if not self._out:
+            return None
+        return self._out.get((deployment, None)) or self._out.get((deployment, model))
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _withdraw(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(Withdrawn())

@@ -1,0 +1,380 @@
+"""Who is sent next, where, and when: first in, first out, woken at exact times.
+
+The oldest waiting request is looked at whenever something changes: a call ends, a new request
+comes, a limit frees up. Choice and reservation are one step. If it cannot be sent, all wait, so
+that a large request is never overtaken for ever by small ones; one alarm rings when the first
+deployment can take it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lbgpt_pandas.engine.errors import RateLimited, RequestExceedsQuota, ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lbgpt_pandas.engine.clock import Alarm, Clock
+    from lbgpt_pandas.engine.deployment import Demand, Deployment, Grant
+    from lbgpt_pandas.engine.errors import RequestError
+    from lbgpt_pandas.engine.run_state import RunState
+    from lbgpt_pandas.engine.transports.base import Transport
+    from lbgpt_pandas.engine.types import Request, TokenCount
+
+TOTAL_TIMEOUT_S = 900.0
+"""Seconds after its first call in which a request may be sent again."""
+
+ALARM_TOLERANCE_S = 1e-6
+
+LATENESS_S = 0.01
+"""Less than the guard of a window of one second, so that no provider sees one that is too full."""
+
+Chooser = "Callable[[Mapping[Deployment, float], float], Deployment | None]"
+
+
+class Lane:
+    """A deployment on one event loop: its client and the calls in flight there.
+
+    Parameters
+    ----------
+    deployment : Deployment
+        What all loops share.
+    transport : Transport
+        The provider client.
+    """
+
+    def __init__(self, deployment: Deployment, transport: Transport) -> None:
+        self.deployment = deployment
+        self.transport = transport
+        self.in_flight = 0
+        self.watchers: set[Scheduler] = set()
+        self._opening = asyncio.Lock()
+        self._opened = False
+
+    @property
+    def is_free(self) -> bool:
+        """Whether one more call may be in flight."""
+        return self.in_flight < self.deployment.cap
+
+    async def open(self) -> None:
+        """Open the client, once."""
+        if self._opened:
+            return
+        async with self._opening:
+            if not self._opened:
+                await self.transport.open()
+                self._opened = True
+
+    async def close(self) -> None:
+        """Close the client if it was opened."""
+        if self._opened:
+            self._opened = False
+            await self.transport.close()
+
+    def changed(self) -> None:
+        """Have everybody who may be waiting for this deployment look again."""
+        for watcher in tuple(self.watchers):
+            watcher.look()
+
+
+class Place:
+    """Where a call may be made now; to be ended exactly once, further ends do nothing."""
+
+    __slots__ = ("_grant", "_scheduler", "lane")
+
+    def __init__(self, scheduler: Scheduler, lane: Lane, grant: Grant) -> None:
+        self._scheduler: Scheduler | None = scheduler
+        self.lane, self._grant = lane, grant
+
+    @property
+    def demand(self) -> Demand:
+        """What was reserved."""
+        return self._grant.demand
+
+    def answered(self, tokens: TokenCount | None, headers: Mapping[str, str]) -> None:
+        """End with an answer that cost `tokens`."""
+        if self._release():
+            self.lane.deployment.answered(self._grant, tokens, headers)
+            self.lane.changed()
+
+    def failed(self, error: RequestError, *, alone: bool) -> None:
+        """End with a failure; `alone` says that no other deployment can take over."""
+        if self._release():
+            self.lane.deployment.failed(self._grant, error, alone=alone)
+            self.lane.changed()
+
+    def abandoned(self, *, sent: bool) -> None:
+        """End without a result: cancelled, or never used."""
+        if self._release():
+            self.lane.deployment.abandoned(self._grant, sent=sent)
+            self.lane.changed()
+
+    def _release(self) -> bool:
+        scheduler, self._scheduler = self._scheduler, None
+        if scheduler is None:
+            return False
+        self.lane.in_flight -= 1
+        scheduler.in_flight -= 1
+        return True
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A request that waits for its place.
+
+    Attributes
+    ----------
+    order : int
+        Its row's turn; a retry keeps it and so goes first.
+    request : Request
+        What is to be sent.
+    run : RunState
+        Its run.
+    counted : bool
+        Somebody beside the limits wants to know its tokens.
+    avoid : frozenset of str
+        Deployments that have just failed; taken only if no other is ready.
+    barred : frozenset of str
+        Deployments that can never take it.
+    error : RequestError or None
+        Its last failure.
+    deadline : float or None
+        Monotonic second after which it fails with `error`.
+    """
+
+    order: int
+    request: Request
+    run: RunState
+    counted: bool = False
+    avoid: frozenset[str] = frozenset()
+    barred: frozenset[str] = frozenset()
+    error: RequestError | None = None
+    deadline: float | None = None
+    future: asyncio.Future[Place] | None = None
+    demands: dict[Deployment, tuple[Demand, dict[str, float]]] = field(default_factory=dict)
+
+
+class Scheduler:
+    """Admission to a set of deployments on one event loop.
+
+    Parameters
+    ----------
+    lanes : sequence of Lane
+        The deployments.
+    choose : callable
+        Gets the time at which each of them is ready, and the present; returns one that is
+        ready, or None to wait.
+    clock : Clock
+        Source of time.
+    places : int
+        Cap on the calls in flight through this scheduler.
+
+    Attributes
+    ----------
+    alarms : int
+        How often it was woken by time alone.
+    admissions : int
+        Places given.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        choose: Callable[[Mapping[Deployment, float], float], Deployment | None],
+        *,
+        clock: Clock,
+        places: int,
+    ) -> None:
+        self.lanes = {lane.deployment: lane for lane in lanes}
+        self.in_flight = 0
+        self.alarms = self.admissions = 0
+        self._choose, self._clock, self._places = choose, clock, places
+        self._queue: list[tuple[int, int, Ticket]] = []
+        self._entries = itertools.count()
+        self._orders = itertools.count()
+        self._alarm: Alarm | None = None
+        self._alarm_at = math.inf
+        for lane in lanes:
+            lane.watchers.add(self)
+
+    def close(self) -> None:
+        """Watch the deployments no more."""
+        self._set_alarm(math.inf)
+        for lane in self.lanes.values():
+            lane.watchers.discard(self)
+
+    def next_order(self) -> int:
+        """Return the turn of a request that comes now."""
+        return next(self._orders)
+
+    async def acquire(self, ticket: Ticket) -> Place:
+        """Wait for the ticket's turn and take a place.
+
+        Raises
+        ------
+        RequestError
+            If it can never be sent, or not before its deadline.
+        Withdrawn
+            If its run is stopped.
+        """
+        ticket.future = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._queue, (ticket.order, next(self._entries), ticket))
+        self.look()
+        try:
+            return await ticket.run.wait_for(ticket.future)
+        except BaseException:
+            future = ticket.future
+            if future.done() and not future.cancelled() and future.exception() is None:
+                future.result().abandoned(sent=False)
+            future.cancel()
+            self.look()
+            raise
+
+    def look(self) -> None:
+        """Send as many of the oldest as can be sent, and set the alarm for the next one."""
+        queue = self._queue
+        now = self._clock.monotonic()
+        if self._alarm_at <= now:
+            # An alarm that rings a little late does not make the next window begin later.
+            now = max(self._alarm_at, now - LATENESS_S)
+        while queue:
+            ticket = queue[0][2]
+            future = ticket.future
+            if future is None or future.done():
+                heapq.heappop(queue)
+                continue
+            try:
+                found = self._place(ticket, now)
+            except Exception as error:  # noqa: BLE001  # handed to the one who waits
+                heapq.heappop(queue)
+                future.set_exception(error)
+                continue
+            if not isinstance(found, Place):
+                self._set_alarm(found)
+                return
+            heapq.heappop(queue)
+            self.admissions += 1
+            future.set_result(found)
+        self._set_alarm(math.inf)
+
+    def _place(self, ticket: Ticket, now: float) -> Place | float:
+        """Reserve a place, or say when to look again."""
+        while True:
+            ready = self._ready(ticket, now)
+            preferred = {d: at for d, at in ready.items() if d.name not in ticket.avoid}
+            chosen = self._choose(preferred, now) or self._choose(ready, now)
+            if chosen is None:
+                return self._next_look(ticket, ready, now)
+            demand, cost = ticket.demands[chosen]
+            grant = chosen.begin(demand, cost, now)  # type: ignore[arg-type]  # resources by name
+            if grant is not None:
+                lane = self.lanes[chosen]
+                lane.in_flight += 1
+                self.in_flight += 1
+                return Place(self, lane, grant)
+            # Another thread has taken what was free: look once more.
+
+    def _ready(self, ticket: Ticket, now: float) -> dict[Deployment, float]:
+        """When each deployment that can take the request at all is ready; `now` if it is.
+
+        One that only lacks a place is ready a moment later than now: its turn comes with the
+        end of a call, not with time.
+        """
+        ready: dict[Deployment, float] = {}
+        why_out: RequestError | None = None
+        too_large: Deployment | None = None
+        busy = math.nextafter(now, math.inf)
+        has_place = self.in_flight < self._places
+        for deployment, lane in self.lanes.items():
+            out = ticket.run.why_out(deployment.name, ticket.request.model)
+            if out is not None or deployment.name in ticket.barred:
+                why_out = out or why_out
+                continue
+            if deployment not in ticket.demands:
+                demand = deployment.demand(ticket.request, counted=ticket.counted)
+                ticket.demands[deployment] = demand, deployment.cost(demand)  # type: ignore[assignment]  # resources by name
+            cost = ticket.demands[deployment][1]
+            if not deployment.quota.fits(cost):  # type: ignore[arg-type]  # resources by name
+                too_large = deployment
+                continue
+            at = deployment.ready_at(cost, now)  # type: ignore[arg-type]  # resources by name
+            if at <= now + ALARM_TOLERANCE_S:
+                at = now if lane.is_free and has_place else busy
+            ready[deployment] = at
+        if not ready:
+            raise self._never(ticket, why_out, too_large)
+        return ready
+
+    def _never(
+        self, ticket: Ticket, why_out: RequestError | None, too_large: Deployment | None
+    ) -> RequestError:
+        if too_large is None:
+            return ticket.error or why_out or RequestExceedsQuota("no deployment can take it")
+        demand, _ = ticket.demands[too_large]
+        limits = too_large.quota.limits
+        return RequestExceedsQuota(
+            f"about {demand.prompt + demand.completion:,} tokens are more than a whole minute's "
+            f"quota (limit_tpm={limits.tpm}) of {too_large.name}; shorten the prompt or max_tokens",
+            code="larger_than_quota",
+        )
+
+    def _next_look(self, ticket: Ticket, ready: Mapping[Deployment, float], now: float) -> float:
+        """Return the time of the next change that comes without a call's end."""
+        times = [at for at in ready.values() if at > now + ALARM_TOLERANCE_S]
+        earliest = min(times, default=math.inf)
+        if len(times) < len(ready):
+            return earliest  # one of them only lacks a place
+        if ticket.error is not None and ticket.deadline is not None:
+            if now >= ticket.deadline or ticket.deadline < earliest < math.inf:
+                raise ticket.error
+            earliest = min(earliest, ticket.deadline)
+        self._check_outage(ready, now)
+        blocked_s = min(d.quota.blocked_until for d in ready) - now
+        if blocked_s > TOTAL_TIMEOUT_S:
+            raise RateLimited(
+                f"the provider asks to wait {blocked_s / 60:,.0f} minutes; ask again then",
+                code="blocked",
+                retry_after=blocked_s,
+            )
+        down = [d.breaker.down_since for d in ready]
+        ends = [since + TOTAL_TIMEOUT_S for since in down if since is not None]
+        return min(earliest, max(ends) if len(ends) == len(down) else math.inf)
+
+    def _check_outage(self, ready: Mapping[Deployment, float], now: float) -> None:
+        """Raise once every deployment has been failing for as long as a request may take."""
+        latest = -math.inf
+        fault: RequestError | None = None
+        for deployment in ready:
+            since = deployment.breaker.down_since
+            if since is None:
+                return
+            if since > latest:
+                latest, fault = since, deployment.last_fault
+        if now >= latest + TOTAL_TIMEOUT_S:
+            raise type(fault or ServerError(""))(
+                f"nobody has answered for {TOTAL_TIMEOUT_S / 60:.0f} minutes; the last failure: "
+                f"{fault}",
+                code="outage",
+            )
+
+    def _set_alarm(self, at: float) -> None:
+        if at == self._alarm_at and self._alarm is not None:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._alarm_at = at
+        if at < math.inf:
+            delay_s = max(0.0, at - self._clock.monotonic())
+            self._alarm = self._clock.call_later(delay_s, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.alarms += 1
+        self.look()

@@ -1,0 +1,80 @@
+"""Slow start and AIMD: how the cap on calls in flight follows what a provider takes."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lbgpt_pandas.engine.limits.adaptive import AdaptiveConcurrency
+
+
+def full_round(adaptive: AdaptiveConcurrency, now: float = 0.0) -> int:
+    for _ in range(adaptive.cap):
+        adaptive.success(now, in_flight=adaptive.cap)
+    return adaptive.cap
+
+
+def test_one_call_until_the_first_answer_then_the_start_then_doubling():
+    adaptive = AdaptiveConcurrency(start=8, most=64)
+    assert adaptive.cap == 1
+    adaptive.success(0.0, in_flight=1)
+    assert adaptive.cap == 8
+    assert [full_round(adaptive) for _ in range(4)] == [16, 32, 64, 64]
+
+
+def test_without_a_start_the_first_answer_opens_everything():
+    adaptive = AdaptiveConcurrency(start=None, most=64)
+    adaptive.success(0.0, in_flight=1)
+    assert adaptive.cap == 64
+
+
+def test_a_refusal_takes_a_fifth_and_its_neighbours_nothing_more():
+    adaptive = AdaptiveConcurrency(start=None, most=100)
+    adaptive.success(0.0, in_flight=1)
+    for second in (0.0, 1.0, 14.9):
+        adaptive.refusal(second)
+        assert adaptive.cap == 80
+    adaptive.refusal(15.0)
+    assert adaptive.cap == 64
+
+
+def test_after_a_refusal_it_grows_by_a_twentieth_a_round_and_not_during_the_cooldown():
+    adaptive = AdaptiveConcurrency(start=None, most=200)
+    adaptive.success(0.0, in_flight=1)
+    adaptive.refusal(0.0)
+    assert full_round(adaptive, now=10.0) == 160
+    assert full_round(adaptive, now=20.0) == 168
+
+
+def test_a_cap_that_is_not_used_does_not_grow():
+    adaptive = AdaptiveConcurrency(start=10, most=100)
+    adaptive.success(0.0, in_flight=1)
+    for _ in range(50):
+        adaptive.success(0.0, in_flight=7)
+    assert adaptive.cap == 10
+    full_round(adaptive)
+    full_round(adaptive)
+    assert adaptive.cap > 10
+
+
+def test_known_limits_are_not_lowered_by_refusals():
+    adaptive = AdaptiveConcurrency(start=8, most=64, adaptive=False)
+    adaptive.success(0.0, in_flight=1)
+    adaptive.refusal(0.0)
+    assert adaptive.cap == 8
+    assert full_round(adaptive) == 9
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.floats(0, 20), st.integers(1, 300)), max_size=300),
+    st.integers(1, 64),
+)
+def test_the_cap_stays_within_its_bounds(history, most):
+    adaptive, now = AdaptiveConcurrency(most=most), 0.0
+    for ok, seconds, in_flight in history:
+        now += seconds
+        if ok:
+            adaptive.success(now, in_flight=in_flight)
+        else:
+            adaptive.refusal(now)
+        assert 1 <= adaptive.cap <= most
