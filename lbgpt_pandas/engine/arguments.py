@@ -24,6 +24,12 @@ def check_weight(name: str, weight: Any) -> None:
         raise ConfigurationError(f"{name}={weight!r}: give a number of at least 0")
 
 
+def check_tier(tier: object) -> None:
+    """Raise a ConfigurationError unless `tier` is a whole number of at least 0."""
+    if not isinstance(tier, int) or isinstance(tier, bool) or tier < 0:
+        raise ConfigurationError(f"tier={tier!r}: give a whole number of at least 0")
+
+
 def check_at_least_one(name: str, number: object) -> None:
     """Raise a ConfigurationError unless `number` is a whole number of at least 1."""
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:

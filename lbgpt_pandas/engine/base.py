@@ -152,6 +152,14 @@ class _BaseGPT(Streams, Embeddings):
             for outcome in outcomes
         ]
 
+    def take_notices(self) -> list[str]:
+        """Return what has been learned about limits that users should know, once."""
+        return [
+            f"{deployment.name}: {notice}"
+            for deployment in self.deployments()
+            for notice in deployment.quota.take_notices()
+        ]
+
     @property
     def usage_cache_list(self) -> list[Usage]:
         """The last calls, oldest first; at most ``max_usage_cache_size``."""

@@ -6,15 +6,13 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from lbgpt_pandas.engine.errors import ContentFiltered, MalformedResponse
+from lbgpt_pandas.engine.limits.estimate import prompt_tokens, text_tokens
 from lbgpt_pandas.engine.types import Completion, Source, TokenCount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lbgpt_pandas.engine.types import Message, Outcome
-
-CHARACTERS_PER_TOKEN = 4
-"""OpenAI's rule of thumb for English text; used only where a provider reports no usage."""
 
 MAX_PLAUSIBLE_TOKENS = 100_000_000
 
@@ -127,19 +125,10 @@ def read_tokens(usage: object, *, messages: Sequence[Message], text: object) -> 
                 cached=cached if _is_plausible(cached) else 0,
             )
     return TokenCount(
-        prompt=sum(estimate_tokens(message.get("content")) + 4 for message in messages) + 3,
-        completion=estimate_tokens(text),
+        prompt=prompt_tokens(messages),
+        completion=text_tokens(text) if isinstance(text, str) else 0,
         estimated=True,
     )
-
-
-def estimate_tokens(content: object) -> int:
-    """Tokens of a message's content by `CHARACTERS_PER_TOKEN`, text parts only."""
-    if isinstance(content, str):
-        return -(-len(content) // CHARACTERS_PER_TOKEN)
-    if isinstance(content, list):
-        return sum(estimate_tokens(p.get("text")) for p in content if isinstance(p, dict))
-    return 0
 
 
 def _is_plausible(count: object) -> TypeGuard[int]:

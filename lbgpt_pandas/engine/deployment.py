@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lbgpt_pandas.engine.errors import RateLimited
 from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.limits.breaker import Breaker
-from lbgpt_pandas.engine.limits.estimate import TokenEstimator
+from lbgpt_pandas.engine.limits.estimate import TokenEstimator, certain_tokens
 from lbgpt_pandas.engine.limits.headers import read_limits
 from lbgpt_pandas.engine.retry import decide
 from lbgpt_pandas.engine.types import Headroom
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.errors import RequestError
     from lbgpt_pandas.engine.limits.adaptive import AdaptiveConcurrency
     from lbgpt_pandas.engine.limits.breaker import Permit
+    from lbgpt_pandas.engine.limits.estimate import Counting
     from lbgpt_pandas.engine.limits.headers import Resource
     from lbgpt_pandas.engine.limits.quota import Quota, Reservation
     from lbgpt_pandas.engine.types import Request, TokenCount
@@ -91,6 +92,8 @@ class Deployment:
         Gets a model and tokens; returns their list price in USD, or None.
     usage : UsageLog
         Where its answered calls are recorded.
+    counting : {"larger", "sum"}
+        What the provider counts at admission; see `certain_tokens`.
     clock : Clock
         Source of time.
     """
@@ -105,11 +108,13 @@ class Deployment:
         timeout_s: float | None,
         price: Callable[[str, TokenCount], float | None],
         usage: UsageLog,
+        counting: Counting,
         clock: Clock,
     ) -> None:
         self.name, self.quota, self.adaptive = name, quota, adaptive
         self.places, self.timeout_s = places, timeout_s
         self.price, self.usage = price, usage
+        self._counting = counting
         self.breaker = Breaker()
         self.estimator = TokenEstimator()
         self.in_flight = 0
@@ -145,7 +150,7 @@ class Deployment:
             prompt = self.estimator.prompt(request.messages, model=model)
             completion = self.estimator.completion(request.params, model=model)
         is_set = any(request.params.get(name) for name in ("max_completion_tokens", "max_tokens"))
-        certain = max(prompt, completion) if is_set else prompt
+        certain = certain_tokens(prompt, completion, is_set=is_set, counting=self._counting)
         return Demand(prompt, completion, certain, request)
 
     def cost(self, demand: Demand) -> dict[Resource, float]:
@@ -190,7 +195,9 @@ class Deployment:
             self._note_latency(now - grant.at, now)
             if tokens is not None and grant.demand.request is not None:
                 request = grant.demand.request
-                self.estimator.observe(request.messages, tokens, model=request.model)
+                self.estimator.observe(
+                    request.messages, tokens, model=request.model, params=request.params
+                )
         if readings:
             self.quota.observe(readings, grant.reservation, now=now)
         amounts: dict[Resource, float] = {}

@@ -140,6 +140,7 @@ class AzureGPT(_BaseGPT):
         Without a key or token provider, or if the key would travel unencrypted.
     """
 
+    counting = "sum"
     default_burst_s = 10.0
 
     def __init__(

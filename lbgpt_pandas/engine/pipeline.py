@@ -11,7 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lbgpt_pandas.engine import pricing
-from lbgpt_pandas.engine.arguments import check_at_least_one, check_timeout, check_weight
+from lbgpt_pandas.engine.arguments import (
+    check_at_least_one,
+    check_tier,
+    check_timeout,
+    check_weight,
+)
 from lbgpt_pandas.engine.attempts import Attempts
 from lbgpt_pandas.engine.caches.base import MemoryCache, adapt
 from lbgpt_pandas.engine.caches.standard import StandardTier
@@ -21,7 +26,7 @@ from lbgpt_pandas.engine.deployment import Deployment
 from lbgpt_pandas.engine.errors import RequestError
 from lbgpt_pandas.engine.keys import KeyMaker
 from lbgpt_pandas.engine.lifetime import renew_after_fork
-from lbgpt_pandas.engine.limits.adaptive import AdaptiveConcurrency
+from lbgpt_pandas.engine.limits.adaptive import concurrency_for
 from lbgpt_pandas.engine.limits.quota import Limits, shared_quota
 from lbgpt_pandas.engine.run_state import RunState
 from lbgpt_pandas.engine.scheduler import Lane
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.clock import Clock
+    from lbgpt_pandas.engine.limits.estimate import Counting
     from lbgpt_pandas.engine.transports.base import Transport
     from lbgpt_pandas.engine.types import Completion, Headroom, Request, TokenCount
 
@@ -98,7 +104,10 @@ class Pipeline(ABC):
     """Model name of a request that has none."""
 
     default_burst_s: float | None = None
-    """Where the provider is known to enforce its limits over a shorter span than a minute."""
+    """Seconds over which the provider usually enforces its limits, if less than a minute."""
+
+    counting: Counting = "larger"
+    """Tokens that count at admission: the larger of prompt and maximum, or their sum."""
 
     slow_start: int | None = 8
     """Calls in flight to begin with, until a provider has shown what it takes; None: no need."""
@@ -129,6 +138,7 @@ class Pipeline(ABC):
         if stop_after_attempts is not None:
             check_at_least_one("stop_after_attempts", stop_after_attempts)
         check_weight("weight", weight)
+        check_tier(tier)
         self.weight, self.fallback_tier = float(weight), tier
         self.max_parallel_calls = max_parallel_calls
         self.stop_on_exception = stop_on_exception
@@ -142,29 +152,27 @@ class Pipeline(ABC):
         self.proven: set[str | None] = set()
         self._usage = UsageLog(clock=clock, size=max_usage_cache_size)
         self._attempts = Attempts(clock=clock, usage=self._usage, stop_after=stop_after_attempts)
-        limits = Limits(rpm=limit_rpm, tpm=limit_tpm, burst_s=limit_burst_s or self.default_burst_s)
+        is_told = limit_burst_s is not None
+        limits = Limits(
+            rpm=limit_rpm,
+            tpm=limit_tpm,
+            burst_s=limit_burst_s if is_told else self.default_burst_s,
+            burst_is_told=is_told,
+        )
         self.deployment = Deployment(
             self.name,
             quota=shared_quota(quota_group, limits),
-            adaptive=self._adaptive(limits),
+            adaptive=concurrency_for(limits, start=self.slow_start, most=max_parallel_calls),
             places=max_parallel_calls,
             timeout_s=request_timeout,
             price=self.price_of_tokens,
             usage=self._usage,
+            counting=self.counting,
             clock=clock,
         )
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
         self._lock = threading.Lock()
         renew_after_fork(self)
-
-    def _adaptive(self, limits: Limits) -> AdaptiveConcurrency | None:
-        if self.slow_start is None:
-            return None
-        return AdaptiveConcurrency(
-            start=None if limits.rpm and limits.burst_s else self.slow_start,
-            most=self.max_parallel_calls,
-            adaptive=limits.rpm is None and limits.tpm is None,
-        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r})"
@@ -200,22 +208,8 @@ class Pipeline(ABC):
         """What each deployment may still send."""
         return [deployment.headroom() for deployment in self.deployments()]
 
-    def take_notices(self) -> list[str]:
-        """Return what has been learned about limits that users should know, once."""
-        return [
-            f"{deployment.name}: {notice}"
-            for deployment in self.deployments()
-            for notice in deployment.quota.take_notices()
-        ]
-
     def headroom(self) -> Headroom:
-        """What may still be sent, calls in flight counted as sent.
-
-        Returns
-        -------
-        Headroom
-            Of this deployment; a balancer adds those of its members up.
-        """
+        """What may still be sent; a balancer adds its members' up."""
         return self.deployment.headroom()
 
     def choose(self, ready: Mapping[Deployment, float], now: float) -> Deployment | None:
@@ -237,10 +231,7 @@ class Pipeline(ABC):
     async def enter(self, *, eager: bool = True) -> Session:
         """Open the session of the running loop, or join it; ``async with`` does it.
 
-        Parameters
-        ----------
-        eager : bool, default True
-            Open the client now; otherwise at the first call.
+        With ``eager=False`` the client is opened at the first call.
         """
         loop = asyncio.get_running_loop()
         with self._lock:

@@ -71,6 +71,11 @@ def test_absent_or_absurd_usage_is_estimated_and_flagged(usage):
     assert tokens == TokenCount(prompt=8 // 4 + 4 + 3, completion=2, estimated=True)
 
 
+def test_an_image_counts_where_usage_is_estimated():
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}
+    assert read_tokens(None, messages=[image], text=None).prompt == 1_000 + 4 + 3
+
+
 def test_provider_cached_tokens_are_a_part_of_the_prompt():
     usage = {
         "prompt_tokens": 10,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 
 import pytest
 
@@ -64,7 +65,7 @@ async def test_the_time_that_is_said_is_waited(stack):
     with FakeProvider(faults=[Fault.rate_limited(2.5)]) as server:
         engine = engine_for(server, stack)
         await engine.cached_chat_completion(ask())
-        assert 2.5 <= sum(engine.clock.slept) <= 3.5
+        assert 2.5 <= engine.clock.monotonic() - 1000 <= 3.5
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ async def test_nobody_listens(stack):
     with pytest.raises(errors.ConnectionFailed) as caught:
         await engine.cached_chat_completion(ask())
     assert not caught.value.maybe_billed
-    assert len(engine.clock.slept) >= 2
+    assert engine.clock.monotonic() > 1000
     with server:
         assert text_of(await engine.cached_chat_completion(ask())) == "A:x"
 
@@ -144,8 +145,9 @@ async def test_usage_that_is_missing_or_absurd_is_estimated(stack, usage):
 
 
 async def test_a_cancelled_run_hangs_up_and_leaves_nothing_open(stack):
-    with FakeProvider(faults=lambda _: Fault.hang()) as server:
+    with FakeProvider(faults=itertools.chain([None], itertools.repeat(Fault.hang()))) as server:
         engine = engine_for(server, stack, max_parallel_calls=8)
+        await engine.chat_completion(**ask("the first call goes alone"))
         engine.proven.add("gpt-4o-mini")
         run = asyncio.create_task(
             engine.achat_completion_list([ask(str(n)) for n in range(50)], show_progress=False)
@@ -157,12 +159,12 @@ async def test_a_cancelled_run_hangs_up_and_leaves_nothing_open(stack):
             await run
         while server.tally.in_flight:
             await asyncio.sleep(0.002)
-        assert server.tally.aborted == len(server.requests) == 8
+        assert server.tally.aborted == len(server.requests) - 1 == 8
     gc.collect()
 
 
 async def test_limits_are_kept_by_a_client_that_waits_as_it_is_told(stack):
-    with FakeProvider(rpm=20, window_s=0.2) as server:
+    with FakeProvider(rpm=6_000, window="bucket", burst_s=0.2) as server:
         engine = ChatGPT(KEY, base_url=server.base_url, http_client=stack, max_parallel_calls=8)
         answers = await engine.achat_completion_list(
             [ask(str(n)) for n in range(40)], show_progress=False

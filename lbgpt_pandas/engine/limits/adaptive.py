@@ -6,6 +6,11 @@ then 5 % more for each clean round that was really used, and four fifths on a re
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lbgpt_pandas.engine.limits.quota import Limits
+
 GROWTH = 0.05
 SHRINKING = 0.8
 DEBOUNCE_S = 15.0
@@ -81,5 +86,28 @@ class AdaptiveConcurrency:
         if now < self._frozen_until or not self._adaptive:
             return
         self._frozen_until = now + DEBOUNCE_S
-        self._cap = max(float(self._least), self._cap * SHRINKING)
+        if self._proven:
+            self._cap = max(float(self._least), self._cap * SHRINKING)
         self._successes = self._busiest = 0
+
+
+def concurrency_for(limits: Limits, *, start: int | None, most: int) -> AdaptiveConcurrency | None:
+    """Make the cap that goes with what is known of a provider's limits.
+
+    Parameters
+    ----------
+    limits : Limits
+        As they were told. If they are, refusals do not lower the cap; with the burst told as
+        well, the first answer opens everything.
+    start : int or None
+        Calls in flight after the first answer; None for a provider that needs no such care.
+    most : int
+        The configured cap.
+    """
+    if start is None:
+        return None
+    return AdaptiveConcurrency(
+        start=None if limits.rpm and limits.burst_s else start,
+        most=most,
+        adaptive=limits.rpm is None and limits.tpm is None,
+    )

@@ -15,6 +15,8 @@ IN_A_ROW = 5
 SPAN_S = 60.0
 LEAST_OUTCOMES = 10
 FAILING_SHARE = 0.5
+MOST_COUNTED = 1_000
+"""Outcomes of the last minute that are kept; the share is that of the latest ones."""
 
 BASE_S = 30.0
 LONGEST_S = 300.0
@@ -77,8 +79,12 @@ class Breaker:
         return math.inf if self._probing else max(now, self._open_until)
 
     def admit(self, now: float) -> Permit:
-        """Let a call through for which `ready_at` has come."""
-        if self.state(now) == "half_open":
+        """Let a call through for which `ready_at` has come.
+
+        There is one probe whatever the caller does: the permit of a call that begins too early
+        is not the probe's, and its verdict counts for nothing.
+        """
+        if self.state(now) == "half_open" and not self._probing:
             self._probing = True
             return Permit(self._era, is_probe=True)
         return Permit(self._era)
@@ -153,6 +159,3 @@ class Breaker:
         self._failures += failed
         while outcomes[0][0] <= now - SPAN_S or len(outcomes) > MOST_COUNTED:
             self._failures -= outcomes.popleft()[1]
-
-
-MOST_COUNTED = 1_000

@@ -12,29 +12,40 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from lbgpt_pandas.engine.retry_after import LONGEST_WAIT_S
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Resource = Literal["requests", "tokens", "input_tokens", "output_tokens"]
 
-LONGEST_RESET_S = 86_400.0
+_Field = Literal["limit", "remaining", "reset"]
+_FIELDS: tuple[_Field, ...] = ("limit", "remaining", "reset")
+_OPENAI: tuple[Resource, ...] = ("requests", "tokens")
+_ANTHROPIC: tuple[Resource, ...] = ("requests", "tokens", "input_tokens", "output_tokens")
+_MARK = "ratelimit-"
+_PASSED_ON = "llm_provider-"
+"""What litellm puts before a provider's own header."""
 
-_OPENAI: tuple[tuple[Resource, str], ...] = (("requests", "requests"), ("tokens", "tokens"))
-_ANTHROPIC: tuple[tuple[Resource, str], ...] = (
-    ("requests", "requests"),
-    ("tokens", "tokens"),
-    ("input_tokens", "input-tokens"),
-    ("output_tokens", "output-tokens"),
-)
-_WHOLE = re.compile(r"\d{1,15}", re.ASCII)
+_MEANINGS: dict[str, tuple[Resource, _Field]] = {
+    **{f"x-ratelimit-{field}-{name}": (name, field) for name in _OPENAI for field in _FIELDS},
+    **{
+        f"anthropic-ratelimit-{name.replace('_', '-')}-{field}": (name, field)
+        for name in _ANTHROPIC
+        for field in _FIELDS
+    },
+    **{f"x-ratelimit-{field}": ("requests", field) for field in _FIELDS},
+}
+
+_MOST_DIGITS = 15
 _DECIMAL = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 # "ms" before "m": otherwise 17 milliseconds become 17 minutes.
 _DURATION = re.compile(
-    r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m(?!s))?"
-    r"(?:(?P<s>\d+(?:\.\d+)?)s)?(?:(?P<ms>\d+(?:\.\d+)?)ms)?",
+    r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?"
+    r"(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?",
     re.ASCII,
 )
-_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_UNITS_S = (3600.0, 60.0, 1.0, 0.001)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ def read_limits(headers: Mapping[str, str], *, now: datetime) -> dict[Resource, 
     Parameters
     ----------
     headers : mapping of str to str
-        With lower-case names, or a mapping that does not care.
+        Names in any case, also with litellm's ``llm_provider-`` before them.
     now : datetime
         The present, with a time zone.
 
@@ -77,21 +88,18 @@ def read_limits(headers: Mapping[str, str], *, now: datetime) -> dict[Resource, 
     >>> read_limits(headers, now=datetime(2026, 1, 1, tzinfo=UTC))
     {'requests': LimitReading(limit=500, remaining=499, reset_s=0.12)}
     """
-    for prefix in ("", "llm_provider-"):
-        if f"{prefix}anthropic-ratelimit-requests-limit" in headers:
-            form, names = f"{prefix}anthropic-ratelimit-{{name}}-{{field}}", _ANTHROPIC
-        elif f"{prefix}x-ratelimit-remaining" in headers:
-            form, names = f"{prefix}x-ratelimit-{{field}}", _OPENAI[:1]
-        else:
-            form, names = f"{prefix}x-ratelimit-{{field}}-{{name}}", _OPENAI
-        found = {}
-        for resource, name in names:
-            reading = _reading(headers, form, name, now)
-            if reading is not None:
-                found[resource] = reading
-        if found:
-            return found
-    return {}
+    # One pass over the names: a look-up for each known one costs more in the SDKs' mappings.
+    names = [name for name in headers if _MARK in name.lower()]
+    if not names:
+        return {}
+    said: dict[Resource, dict[_Field, str]] = {}
+    for name in names:
+        meaning = _MEANINGS.get(name.lower().removeprefix(_PASSED_ON))
+        if meaning is not None:
+            resource, field = meaning
+            said.setdefault(resource, {}).setdefault(field, headers[name])
+    readings = {resource: _reading(texts, now) for resource, texts in said.items()}
+    return {resource: found for resource, found in readings.items() if found is not None}
 
 
 def parse_reset(text: str, *, now: datetime) -> float | None:
@@ -120,15 +128,14 @@ def parse_reset(text: str, *, now: datetime) -> float | None:
     seconds: float | None = None
     if _DECIMAL.fullmatch(text):
         seconds = float(text)
-        if seconds > LONGEST_RESET_S:
+        if seconds > LONGEST_WAIT_S:
             seconds = seconds / 1000.0 - now.timestamp()
     elif text and (match := _DURATION.fullmatch(text)):
-        seconds = sum(
-            float(value) * _UNIT_S[unit] for unit, value in match.groupdict().items() if value
-        )
+        pairs = zip(match.groups(), _UNITS_S, strict=True)
+        seconds = sum(float(number) * unit_s for number, unit_s in pairs if number)
     elif "T" in text or " " in text:
         seconds = _seconds_until(text, now)
-    if seconds is None or not 0 <= seconds <= LONGEST_RESET_S:
+    if seconds is None or not 0 <= seconds <= LONGEST_WAIT_S:
         return None
     return seconds
 
@@ -141,18 +148,19 @@ def _seconds_until(text: str, now: datetime) -> float | None:
     return ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds()
 
 
-def _reading(
-    headers: Mapping[str, str], form: str, name: str, now: datetime
-) -> LimitReading | None:
-    limit = _whole(headers.get(form.format(field="limit", name=name)))
-    remaining = _whole(headers.get(form.format(field="remaining", name=name)))
+def _reading(texts: Mapping[_Field, str], now: datetime) -> LimitReading | None:
+    limit, remaining = _whole(texts.get("limit")), _whole(texts.get("remaining"))
     if not limit and remaining is None:
         return None
-    reset = headers.get(form.format(field="reset", name=name))
+    reset = texts.get("reset")
     return LimitReading(
         limit or None, remaining, None if reset is None else parse_reset(reset, now=now)
     )
 
 
 def _whole(text: str | None) -> int | None:
-    return int(text) if text is not None and _WHOLE.fullmatch(text.strip()) else None
+    if text is None:
+        return None
+    text = text.strip()
+    is_whole = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    return int(text) if is_whole else None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from lbgpt_pandas.engine.limits.headers import LimitReading, Resource
-    from lbgpt_pandas.engine.limits.quota import Reservation
+    from lbgpt_pandas.engine.limits.quota import Limits, Reservation
 
 RECOVERY_A_MINUTE = 0.05
 """A limit that was lowered, or a rate that was slowed down, grows by this share a minute."""
@@ -43,27 +43,19 @@ class Learner:
     ----------
     meters : dict of resource to Meter
         The quota's own, changed in place.
-    rpm, tpm : int or None
-        Limits as told.
-    burst_s : float or None
-        The span of enforcement as told.
+    limits : Limits
+        As they were told.
     """
 
-    def __init__(
-        self,
-        meters: dict[Resource, Meter],
-        rpm: int | None,
-        tpm: int | None,
-        *,
-        burst_s: float | None,
-    ) -> None:
+    def __init__(self, meters: dict[Resource, Meter], limits: Limits) -> None:
         self._meters = meters
         self._told: dict[Resource, float] = {}
-        if rpm is not None:
-            self._told["requests"] = float(rpm)
-        if tpm is not None:
-            self._told["tokens"] = float(tpm)
-        self._burst_told = burst_s is not None
+        if limits.rpm is not None:
+            self._told["requests"] = float(limits.rpm)
+        if limits.tpm is not None:
+            self._told["tokens"] = float(limits.tpm)
+        self._usual_burst_s = limits.burst_s
+        self._burst_told = limits.burst_s is not None and limits.burst_is_told
         self._lowered: dict[Resource, tuple[float, float]] = {}
         self._read_up_to: dict[Resource, int] = {}
         self._recent: deque[Charge] = deque(maxlen=RECENT)
@@ -183,10 +175,11 @@ class Learner:
     def _read_limit(self, resource: Resource, limit: float, now: float) -> None:
         meter, told = self._meters.get(resource), self._told.get(resource)
         if meter is None:
+            is_requests = resource == "requests"
             meter = self._meters[resource] = Meter(
-                limit, burst_s=None, paced=resource == "requests"
+                limit, burst_s=self._usual_burst_s if is_requests else None, paced=is_requests
             )
-            if resource == "requests":
+            if is_requests:
                 for charge in self._recent:
                     if charge.at > now - MINUTE_S:
                         meter.adopt(charge)

@@ -36,11 +36,14 @@ class Limits:
     burst_s : float or None
         Seconds over which the limit on requests is really enforced: 60 for the whole minute,
         10 on Azure, 1 for each second; None to find out.
+    burst_is_told : bool, default True
+        Whether `burst_s` is certain; False for what is usual with this provider.
     """
 
     rpm: int | None = None
     tpm: int | None = None
     burst_s: float | None = None
+    burst_is_told: bool = True
 
     def __post_init__(self) -> None:
         for name, value in (("limit_rpm", self.rpm), ("limit_tpm", self.tpm)):
@@ -150,7 +153,7 @@ class Quota:
             self.meters["requests"] = Meter(limits.rpm, burst_s=limits.burst_s, paced=True)
         if limits.tpm is not None:
             self.meters["tokens"] = Meter(limits.tpm, burst_s=None, paced=False)
-        self._learner = Learner(self.meters, limits.rpm, limits.tpm, burst_s=limits.burst_s)
+        self._learner = Learner(self.meters, limits)
         self._numbers = 0
         self.after_fork()
         renew_after_fork(self)

@@ -9,6 +9,8 @@ BASE = 10
 SHARE = 0.2
 SPAN_S = 60.0
 OLDEST = 3
+MOST_DONE = 64
+"""Rows that are done and still in the heap, beside as many as are failing."""
 
 
 class RetryBudget:
@@ -22,6 +24,7 @@ class RetryBudget:
         self._answers = _Count()
         self._granted = _Count()
         self._failing: set[int] = set()
+        self._oldest_first: list[int] = []  # a heap; rows that are done stay for a while
 
     def grant(self, now: float, *, order: int) -> bool:
         """Tell whether a row may be tried once more.
@@ -33,19 +36,34 @@ class RetryBudget:
         order : int
             The row's turn; smaller is older.
         """
-        self._failing.add(order)
+        if order not in self._failing:
+            self._failing.add(order)
+            heapq.heappush(self._oldest_first, order)
         if self._granted.total(now) < BASE + SHARE * self._answers.total(now):
             self._granted.add(now)
             return True
-        return order in heapq.nsmallest(OLDEST, self._failing)
+        return order in self._oldest()
 
     def settled(self, order: int) -> None:
         """Forget a row that is failing no more."""
         self._failing.discard(order)
+        if len(self._oldest_first) > MOST_DONE + 2 * len(self._failing):
+            self._oldest_first = sorted(self._failing)
 
     def success(self, now: float) -> None:
         """Note an answer."""
         self._answers.add(now)
+
+    def _oldest(self) -> list[int]:
+        """Return the oldest failing rows, and drop what is done from the heap's top."""
+        oldest: list[int] = []
+        while self._oldest_first and len(oldest) < OLDEST:
+            order = heapq.heappop(self._oldest_first)
+            if order in self._failing and order not in oldest:
+                oldest.append(order)
+        for order in oldest:
+            heapq.heappush(self._oldest_first, order)
+        return oldest
 
 
 class _Count:

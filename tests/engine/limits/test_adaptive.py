@@ -65,6 +65,14 @@ def test_known_limits_are_not_lowered_by_refusals():
     assert full_round(adaptive) == 9
 
 
+def test_refusals_prove_nothing():
+    adaptive = AdaptiveConcurrency(start=8, least=4, most=64)
+    adaptive.refusal(0.0)
+    assert adaptive.cap == 1
+    adaptive.success(1.0, in_flight=1)
+    assert adaptive.cap == 8
+
+
 @given(
     st.lists(st.tuples(st.booleans(), st.floats(0, 20), st.integers(1, 300)), max_size=300),
     st.integers(1, 64),

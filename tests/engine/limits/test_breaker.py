@@ -134,3 +134,35 @@ def test_there_is_never_more_than_one_probe(history):
                     breaker.abandon(now, permit)
         current = [p for p in open_permits if p.is_probe and p.era == breaker._era]
         assert len(current) <= 1
+
+
+@given(st.lists(st.tuples(st.sampled_from(["call", "ok", "bad", "gone"]), st.floats(0, 40))))
+def test_a_caller_that_does_not_ask_gets_one_probe_all_the_same(history):
+    breaker, now = opened(), 0.0
+    permits: list[Permit] = []
+    for action, seconds in history:
+        now += seconds
+        if action == "call":
+            permits.append(breaker.admit(now))
+        elif permits:
+            permit = permits.pop()
+            match action:
+                case "ok":
+                    breaker.success(now, permit)
+                case "bad":
+                    breaker.failure(now, permit, alone=True)
+                case "gone":
+                    breaker.abandon(now, permit)
+        assert sum(p.is_probe and p.era == breaker._era for p in permits) <= 1
+
+
+def test_a_call_beside_the_probe_says_nothing():
+    breaker = opened()
+    probe, beside = breaker.admit(30.0), breaker.admit(30.0)
+    breaker.success(31.0, beside)
+    assert breaker.ready_at(31.0) == math.inf
+    breaker.failure(31.0, beside, alone=False)
+    breaker.abandon(31.0, beside)
+    assert breaker.ready_at(31.0) == math.inf
+    breaker.success(32.0, probe)
+    assert breaker.state(32.0) == "closed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbgpt_pandas.engine.limits.estimate import TokenEstimator
+from lbgpt_pandas.engine.limits.estimate import TokenEstimator, certain_tokens
 from lbgpt_pandas.engine.types import TokenCount
 
 
@@ -32,6 +32,38 @@ def test_answers_correct_the_estimate_for_their_model_and_script():
     assert estimator.prompt(messages, model="m") == pytest.approx(2_000, rel=0.05)
     assert estimator.prompt(messages, model="other") == 1_007
     assert estimator.prompt(user("\u4f60" * 4_000), model="m") == 1_007
+
+
+def test_a_dash_and_an_accent_do_not_make_another_script():
+    estimator, plain = TokenEstimator(), user("x" * 4_000)
+    for _ in range(30):
+        estimator.observe(plain, TokenCount(prompt=2_000, completion=5), model="m")
+    french = user("\u00e9t\u00e9 \u2014 \u00ab x \u00bb" + "x" * 3_988)
+    assert estimator.prompt(french, model="m") == pytest.approx(2_000, rel=0.05)
+
+
+def test_a_lone_surrogate_is_counted_like_any_other_character():
+    assert TokenEstimator().prompt(user("\ud800" * 400), model="m") == 107
+
+
+def test_choices_share_what_an_answer_took():
+    estimator = TokenEstimator()
+    for _ in range(20):
+        tokens = TokenCount(prompt=9, completion=300)
+        estimator.observe(user("q"), tokens, model="m", params={"n": 3})
+    assert estimator.completion({}, model="m") == 100
+    assert estimator.completion({"n": 3}, model="m") == 300
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "is_set", "counting", "expected"),
+    [(30, 50, True, "larger", 50), (90, 50, True, "larger", 90), (30, 50, True, "sum", 80),
+     (30, 50, False, "larger", 30), (30, 50, False, "sum", 30)],
+)  # fmt: skip
+def test_what_stays_counted_however_short_the_answer(
+    prompt, completion, is_set, counting, expected
+):
+    assert certain_tokens(prompt, completion, is_set=is_set, counting=counting) == expected
 
 
 def test_one_tiny_prompt_does_not_turn_the_estimate_of_a_large_one_round():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +31,8 @@ def test_every_form_of_a_reset(text, seconds):
 @pytest.mark.parametrize(
     "text",
     ["", "-1s", "-5", "nan", "inf", "1e9", "\u0661s", "\u0663", "25h", "s", "m", "abc", "1s2m",
-     "2025-01-01T12:00:00Z", "2026-02-01T12:00:00Z", "1 s 2", "0x10", "9" * 40, "1d"],
+     "2025-01-01T12:00:00Z", "2026-02-01T12:00:00Z", "1 s 2", "0x10", "9" * 40, "1d",
+     "\u0662\u0660\u0662\u0666-01-01T12:00:30Z", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00+23:59"],
 )  # fmt: skip
 def test_junk_is_no_reset(text):
     assert parse_reset(text, now=NOON) is None
@@ -61,6 +63,25 @@ def test_headers_that_litellm_passes_on():
     headers = {f"llm_provider-{name}": value for name, value in
                openai(limit_requests="500", remaining_requests="1").items()}  # fmt: skip
     assert read_limits(headers, now=NOON) == {"requests": LimitReading(500, 1, None)}
+
+
+@pytest.mark.parametrize("write", [str.lower, str.upper, str.title])
+def test_names_are_read_in_any_case(write):
+    headers = {
+        "llm_provider-anthropic-ratelimit-input-tokens-limit": "60",
+        "x-ratelimit-remaining": "3",
+        "x-ratelimit-limit-tokens": "90",
+    }
+    assert read_limits({write(name): text for name, text in headers.items()}, now=NOON) == {
+        "requests": LimitReading(None, 3, None),
+        "tokens": LimitReading(90, None, None),
+        "input_tokens": LimitReading(60, None, None),
+    }
+
+
+def test_the_headers_of_an_http_library_are_read():
+    headers = httpx.Headers({"X-RateLimit-Limit-Requests": "500", "X-Ratelimit-Other": "1"})
+    assert read_limits(headers, now=NOON) == {"requests": LimitReading(500, None, None)}
 
 
 def test_azures_junk_is_nothing():

@@ -29,9 +29,45 @@ def test_five_answers_pay_for_one_retry_for_a_minute():
     for _ in range(50):
         budget.success(0.0)
     granted = sum(budget.grant(1.0, order=row) for row in range(100, 200))
-    assert granted == 20 + 0  # ten, and ten for fifty answers; none of these rows is old
+    assert granted == 20  # ten, and ten for fifty answers; none of these rows is old
     assert not budget.grant(59.0, order=300)
     assert budget.grant(62.0, order=300)
+
+
+def test_rows_that_are_done_and_fail_again_are_counted_once():
+    budget = RetryBudget()
+    for _ in range(3):
+        for row in range(300):
+            budget.grant(0.0, order=row)
+        for row in range(1, 300):
+            budget.settled(row)
+    for row in range(100):
+        budget.grant(0.0, order=row)
+    assert [row for row in range(100) if budget.grant(0.0, order=row)] == [0, 1, 2]
+
+
+def test_rows_that_are_done_are_not_kept():
+    budget = RetryBudget()
+    for row in range(10_000):
+        budget.success(float(row))
+        budget.grant(float(row), order=row)
+        budget.settled(row)
+    assert len(budget._oldest_first) < 100
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 12)), max_size=120))
+def test_when_it_is_empty_the_three_oldest_failing_rows_go_on(history):
+    budget, failing = RetryBudget(), set()
+    for row in range(100, 110):
+        budget.grant(0.0, order=row)
+        budget.settled(row)
+    for is_done, row in history:
+        if is_done:
+            budget.settled(row)
+            failing.discard(row)
+        else:
+            failing.add(row)
+            assert budget.grant(0.0, order=row) == (row in sorted(failing)[:3])
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 5), st.integers(0, 40)), max_size=200))
