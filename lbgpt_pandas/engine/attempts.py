@@ -96,6 +96,7 @@ class Attempts:
             sleep=partial(self._pause, trail),
             should_retry=partial(self._should_retry, session, request, trail),
             wait_s=partial(self._wait_s, session, trail),
+            uncounted=lambda: trail.probes,
         )
         try:
             async for turn in policy:
@@ -131,6 +132,7 @@ class Attempts:
             )
             trail.latency_s = self.clock.monotonic() - sent_at
             call.settle(completion.tokens, reply.headers, model=completion.model)
+            trail.run.note_tried()
         return completion
 
     @asynccontextmanager
@@ -160,6 +162,10 @@ class Attempts:
         except RequestError as error:
             trail.error = error
             if call is not None and sent:
+                # Whether an outage is over is tried with the oldest row, at nobody's expense.
+                trail.probes += call.is_probe
+                if decide(error).retry:
+                    trail.run.note_tried()
                 call.fail(error, alone=self._is_alone(session, request, trail))
             raise
         finally:

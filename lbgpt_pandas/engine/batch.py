@@ -263,12 +263,13 @@ class Batch:
 
     async def _ask(self, misses: list[int]) -> None:
         queue = iter(misses)
-        if self.requests[misses[0]].model not in self.engine.proven:
-            # A wrong key or model shows in one call; the rest waits for it.
-            await self._work(iter([next(queue)]))
         cap = self._max_parallel or self.engine.max_parallel_calls + SPARE_WORKERS
         try:
             async with asyncio.TaskGroup() as workers:
+                if self.requests[misses[0]].model not in self.engine.proven:
+                    # A wrong key or model shows in one call; the rest waits for it.
+                    first = workers.create_task(self._work(iter([next(queue)])))
+                    await self._run.until_tried(first)
                 for _ in range(min(cap, len(misses))):
                     workers.create_task(self._work(queue))
         except BaseExceptionGroup as group:

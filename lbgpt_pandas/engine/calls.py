@@ -41,6 +41,8 @@ class Trail:
         Who was called last.
     price_usd : float or None
         List price of the answer.
+    probes : int
+        Calls that found out whether an outage is over, and it was not.
     """
 
     run: RunState = field(default_factory=RunState)
@@ -49,6 +51,7 @@ class Trail:
     maybe_billed: bool = False
     deployment: str = ""
     price_usd: float | None = None
+    probes: int = 0
     order: int | None = None
     avoid: frozenset[str] = frozenset()
     barred: frozenset[str] = frozenset()
@@ -130,6 +133,11 @@ class Call:
     def deployment(self) -> str:
         """Name of the deployment."""
         return self._place.lane.deployment.name
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it finds out if an outage is over."""
+        return self._place.is_probe
 
     def settle(
         self, tokens: TokenCount | None, headers: Mapping[str, str], *, model: str = ""

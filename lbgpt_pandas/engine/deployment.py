@@ -38,7 +38,7 @@ LATENCY_HALF_LIFE_S = 10.0
 RECENT = 64
 ENOUGH = 10
 STRAY_SHARE = 0.15
-IN_A_ROW = 4
+IN_A_ROW = 8
 
 _ABOUT_TOKENS = re.compile(r"tokens per min|\bTPM\b|token rate limit", re.IGNORECASE)
 
@@ -245,21 +245,20 @@ class Deployment:
             self._recent.append(False)
             if self._is_stray(error):
                 return
-            storm = now < self.quota.blocked_until  # calls refused together count once
-            if not storm:
+            # Where no limit is known, one refusal may be chance; two are a rate that is too high.
+            tells = bool(self.quota.meters) or self._recent.count(False) > 1
+            if now >= self.quota.blocked_until:  # calls that were refused together count once
                 self._refusals += 1
-                if self.adaptive is not None:
+                if self.adaptive is not None and tells:
                     self.adaptive.refusal(now)
             wait_s = self.wait_s(error)
-            # Where no limit is known, one refusal may be chance; two are a rate that is too high.
-            learns = bool(self.quota.meters) or self._recent.count(False) > 1
         if error.code == "slow_down":
             self.quota.slow_down(now=now)
         self.quota.refused(
             grant.reservation,
             wait_s,
             asked=bool(error.retry_after),
-            learns=learns and error.code != "slow_down" and not _ABOUT_TOKENS.search(error.message),
+            learns=tells and error.code != "slow_down" and not _ABOUT_TOKENS.search(error.message),
             now=now,
         )
 

@@ -90,6 +90,7 @@ _DECISIONS: dict[type[BaseException], RetryDecision] = {
     errors.SchemaMismatch: replace(_NO, retry=True, uses_budget=True, limit=2),
     errors.RequestExceedsQuota: replace(_NO, other_deployment=True),
 }
+_OUT = frozenset(kind for kind, decision in _DECISIONS.items() if decision.fatal)
 _SLOW_DOWN = replace(_THROTTLE, other_deployment=False)
 
 
@@ -161,6 +162,7 @@ def retry_policy(
     sleep: Callable[[float], Awaitable[None]] | None = None,
     should_retry: Callable[[BaseException], bool] = lambda error: decide(error).retry,
     wait_s: Callable[[BaseException, int], float] | None = None,
+    uncounted: Callable[[], int] = lambda: 0,
 ) -> tenacity.AsyncRetrying:
     """Build the policy for one request; never share one between requests.
 
@@ -188,6 +190,8 @@ def retry_policy(
         `decide` says.
     wait_s : callable, optional
         Gets the failure and the number of the attempt; by default `wait_seconds`.
+    uncounted : callable, optional
+        How many of the attempts so far are not to be counted.
 
     Returns
     -------
@@ -206,7 +210,9 @@ def retry_policy(
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(should_retry),
         wait=wait,
-        stop=_Stop(clock, deadline=begin + total_s, attempts=stop_after_attempts),
+        stop=_Stop(
+            clock, deadline=begin + total_s, attempts=stop_after_attempts, uncounted=uncounted
+        ),
         sleep=sleep or clock.sleep,
         reraise=True,
     )
@@ -215,9 +221,17 @@ def retry_policy(
 class _Stop:
     """Ends the attempts of one request: their number, each failure's own limit, the deadline."""
 
-    __slots__ = ("_attempts", "_clock", "_deadline", "_failures")
+    __slots__ = ("_attempts", "_clock", "_deadline", "_failures", "_uncounted")
 
-    def __init__(self, clock: Clock, *, deadline: float, attempts: int | None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        deadline: float,
+        attempts: int | None,
+        uncounted: Callable[[], int],
+    ) -> None:
+        self._uncounted = uncounted
         self._clock = clock
         self._deadline = deadline
         self._attempts = attempts
@@ -234,10 +248,15 @@ class _Stop:
         return self._clock.monotonic() + state.upcoming_sleep >= self._deadline
 
     def _counted(self, attempts: int) -> int:
-        """Attempts beside those that were refused for now: those have a limit of their own."""
-        if self._attempts == 1:
-            return attempts
-        return attempts - self._failures[errors.RateLimited]
+        """Attempts that count: not those of a deployment that is out now, nor refusals for now.
+
+        A request goes on elsewhere after the former, and the latter have a limit of their own.
+        """
+        for kind, failures in self._failures.items():
+            refused = kind is errors.RateLimited and self._attempts != 1
+            if refused or kind in _OUT:
+                attempts -= failures
+        return attempts - self._uncounted()
 
 
 def _failure(state: tenacity.RetryCallState) -> BaseException:

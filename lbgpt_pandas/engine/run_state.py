@@ -40,6 +40,7 @@ class RunState:
         self.retries = RetryBudget()
         self._out: dict[tuple[str, str | None], RequestError] = {}
         self._waiting: set[asyncio.Future[Any]] = set()
+        self._tried: asyncio.Future[None] | None = None
         self._lock = threading.Lock()
 
     def stop(self) -> None:
@@ -77,6 +78,18 @@ class RunState:
             await self.wait_for(future)
         finally:
             alarm.cancel()
+
+    def note_tried(self) -> None:
+        """Note that a call was answered, or failed in a way that the next one need not."""
+        tried, self._tried = self._tried, None
+        if tried is not None and not tried.done():
+            tried.set_result(None)
+
+    async def until_tried(self, first: asyncio.Future[None]) -> None:
+        """Wait for the first call that shows that others make sense, or until `first` is done."""
+        self._tried = asyncio.get_running_loop().create_future()
+        await asyncio.wait({self._tried, first}, return_when=asyncio.FIRST_COMPLETED)
+        self._tried = None
 
     def disable(self, deployment: str, model: str | None, error: RequestError) -> None:
         """Send nothing more to a deployment in this run; for an unknown model, nothing of it."""

@@ -97,6 +97,11 @@ class Place:
         """What was reserved."""
         return self._grant.demand
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether the call finds out if an outage is over."""
+        return self._grant.permit.is_probe
+
     def answered(self, tokens: TokenCount | None, headers: Mapping[str, str]) -> None:
         """End with an answer that cost `tokens`."""
         if self._release():

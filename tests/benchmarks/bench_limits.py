@@ -1,0 +1,274 @@
+"""Two keys with different limits: how close a column comes to the ideal, and at what price.
+
+    python tests/benchmarks/bench_limits.py [S3a S3b ...] [--repeats 1] [--peers]
+
+A FakeProvider that refuses answers from a process of its own, each run of a client from
+another. With ``--peers`` the same rows go through litellm's Router (extra ``litellm``), and
+through LBGPT if ``LBGPT_PYTHON`` names an interpreter that has it, in the same run.
+
+Ideal seconds are those of the drained limits, ``T_rate + N_last * latency / places + latency``,
+where ``T_rate`` is ``60 * (ceil(rows / limit) - 1)`` where a whole minute may be sent at once and
+``60 * (rows - burst) / limit`` where the provider has a bucket of ``burst`` requests, with the
+limits of both keys added up. Efficiency is ideal by measured. The column runs through
+``df.lbgpt.complete``, imports are not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+SERVER = """
+import json, sys
+from lbgpt_pandas.testing import FakeProvider, Fault, KeyLimits
+config = json.loads(sys.argv[1])
+limits = {key: KeyLimits(**values) for key, values in config["limits"].items()}
+rates = config["faults"]
+KINDS = {"429": lambda: Fault.rate_limited(1.0), "500": Fault.server_error,
+         "reset": Fault.reset, "hang": lambda: Fault.hang()}
+def faults(record):
+    # Drawn from the row's text and its try, so that each client meets the same ones.
+    import hashlib
+    text = record.body["messages"][-1]["content"]
+    tries[text] = tries.get(text, 0) + 1
+    draw = int.from_bytes(hashlib.blake2b(f"{text}|{tries[text]}".encode(), digest_size=4).digest()) / 2**32
+    for kind, rate in rates.items():
+        if draw < rate:
+            return KINDS[kind]()
+        draw -= rate
+tries = {}
+with FakeProvider(limits=limits, latency_s=0.1, faults=faults if rates else None, record=bool(rates)) as server:
+    print(server.base_url, flush=True)
+    sys.stdin.read()
+    tally = server.tally
+    print(json.dumps({"status": {str(k): v for k, v in tally.by_status.items()},
+                      "by_key": {str(key): count for (key, status), count in tally.by_key_status.items() if status == 200}}))
+"""
+
+LATENCY_S = 0.1
+PLACES = 128
+KEYS = {"k1": 1_200, "k2": 2_400}
+FAULTS = {"429": 0.03, "500": 0.02, "reset": 0.01, "hang": 0.005}
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A server and a number of rows; `burst_s` is the span over which it enforces its limits."""
+
+    rows: int
+    keys: dict[str, int]
+    burst_s: float
+    window: str = "bucket"
+    faults: dict[str, float] | None = None
+
+    @property
+    def ideal_s(self) -> float:
+        total = sum(self.keys.values())
+        if not total:
+            return self.rows * LATENCY_S / 64
+        capacity = total * self.burst_s / 60
+        if self.burst_s == 60:
+            windows = math.ceil(self.rows / total) - 1
+            return 60 * windows + (self.rows - total * windows) * LATENCY_S / PLACES + LATENCY_S
+        return (self.rows - capacity) / total * 60 + LATENCY_S
+
+    def server(self) -> dict[str, object]:
+        limits = {
+            key: {"rpm": rpm, "burst_s": self.burst_s, "window": self.window}
+            if self.window == "bucket"
+            else {
+                "rpm": rpm,
+                "window": "sliding",
+                **({"burst_s": self.burst_s} if self.burst_s < 60 else {}),
+            }
+            for key, rpm in self.keys.items()
+            if rpm
+        }
+        return {"limits": limits, "faults": self.faults or {}}
+
+
+SCENARIOS = {
+    "S3a": Scenario(6_000, KEYS, 60.0),
+    "S3b": Scenario(2_400, KEYS, 1.0),
+    "S3s": Scenario(2_400, {"kk": 3_600}, 1.0),
+    "azure": Scenario(4_800, KEYS, 10.0, window="sliding"),
+    "S5ok": Scenario(2_000, {"d": 0}, 60.0),
+    "S5": Scenario(2_000, {"d": 0}, 60.0, faults=FAULTS),
+}
+LEAST = {"told": 0.95, "burst not told": 0.90, "nothing told": 0.80}
+MOST_REFUSED = {"told": 0.0, "burst not told": 0.02, "nothing told": 0.10}
+
+OURS = """
+import json, sys, time, warnings
+import pandas as pd
+import openai, openai.resources.chat.completions
+import lbgpt_pandas as lb
+url, keys, burst_s, told, rows, timeout = json.loads(sys.argv[1])
+warnings.simplefilter("ignore")
+def engine(key, rpm):
+    limits = {}
+    if rpm and told != "nothing told":
+        limits["limit_rpm"] = rpm
+    if rpm and told == "told":
+        limits["limit_burst_s"] = burst_s
+    return lb.ChatGPT(key, base_url=url, name=key, request_timeout=timeout, **limits)
+engines = [engine(key, rpm) for key, rpm in keys.items()]
+one = engines[0] if len(engines) == 1 else lb.MultiLoadBalancedGPT(engines, "max_headroom")
+frame = pd.DataFrame({"t": [f"row {number}" for number in range(rows)]})
+lb.configure(cache=None, progress=False, errors="ignore")
+wall, cpu = time.perf_counter(), time.process_time()
+answers = frame.lbgpt.complete("{t}", model="gpt-4o-mini", engine=one)
+wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+good = sum(a == "A:" + t for a, t in zip(answers.fillna(""), frame["t"]))
+print(json.dumps({"wall": wall, "cpu": cpu, "good": good, "lost": int(answers.isna().sum())}))
+"""
+
+PEER = """
+import asyncio, json, logging, os, sys, time
+logging.disable(logging.CRITICAL)
+kind, url, keys, strategy, rows, timeout = json.loads(sys.argv[1])
+prompts = [f"row {number}" for number in range(rows)]
+ask = lambda p: [{"role": "user", "content": p}]
+async def litellm_run():
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    import litellm
+    litellm.suppress_debug_info = True
+    deployments = [{"model_name": "m", "litellm_params": {"model": "openai/gpt-4o-mini", "api_key": key,
+                    "api_base": url, **({"rpm": rpm} if rpm else {})}} for key, rpm in keys.items()]
+    router = litellm.Router(model_list=deployments, num_retries=10, timeout=timeout, routing_strategy=strategy)
+    places = asyncio.Semaphore(64)
+    async def one(p):
+        async with places:
+            try:
+                return (await router.acompletion(model="m", messages=ask(p))).choices[0].message.content
+            except Exception:
+                return None
+    began = time.perf_counter(), time.process_time()
+    return began, await asyncio.gather(*map(one, prompts))
+async def lbgpt_run():
+    os.environ["OPENAI_BASE_URL"] = url
+    import lbgpt
+    total = sum(keys.values()) or 1
+    gpts = [lbgpt.ChatGPT(api_key=key, max_parallel_calls=max(1, round(64 * rpm / total)) if rpm else 64,
+            limit_rpm=rpm or None, limit_tpm=1_000_000, max_usage_cache_size=100_000, request_timeout=timeout) for key, rpm in keys.items()]
+    engine = gpts[0] if len(gpts) == 1 else lbgpt.MultiLoadBalancedGPT(gpts=gpts, allocation_function=strategy,
+        allocation_function_weights=list(keys.values()) if strategy == "random" else None, max_parallel_requests=64)
+    began = time.perf_counter(), time.process_time()
+    answers = await engine.achat_completion_list([{"model": "gpt-4o-mini", "messages": ask(p)} for p in prompts], show_progress=False)
+    return began, [a.choices[0].message.content if hasattr(a, "choices") else None for a in answers]
+(wall, cpu), answers = asyncio.run(litellm_run() if kind == "litellm" else lbgpt_run())
+print(json.dumps({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu,
+                  "good": sum(a == "A:" + p for a, p in zip(answers, prompts)), "lost": answers.count(None)}), flush=True)
+os._exit(0)
+"""
+
+
+def clients(peers: bool) -> list[tuple[str, str, str, list[object]]]:
+    """Name, interpreter, program and the argument that is its own, of each client."""
+    found: list[tuple[str, str, str, list[object]]] = [
+        (f"ours, {told}", sys.executable, OURS, [told]) for told in LEAST
+    ]
+    if peers:
+        found += [
+            (
+                f"litellm {strategy}",
+                os.environ.get("LITELLM_PYTHON", sys.executable),
+                PEER,
+                ["litellm", strategy],
+            )
+            for strategy in ("least-busy", "simple-shuffle")
+        ]
+        if python := os.environ.get("LBGPT_PYTHON"):
+            found += [
+                (f"LBGPT {strategy}", python, PEER, ["lbgpt", strategy])
+                for strategy in ("max_headroom", "random")
+            ]
+    return found
+
+
+def run(scenario: Scenario, python: str, program: str, own: list[object]) -> dict[str, object]:
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, json.dumps(scenario.server())],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    url = server.stdout.readline().strip()
+    if program is OURS:
+        argument = [url, scenario.keys, scenario.burst_s, own[0], scenario.rows, TIMEOUT_S]
+    else:
+        argument = [own[0], url, scenario.keys, own[1], scenario.rows, TIMEOUT_S]
+    with tempfile.TemporaryDirectory() as home:
+        done = subprocess.run(
+            [python, "-W", "ignore", "-c", program, json.dumps(argument)],
+            capture_output=True, text=True, check=False, timeout=900,
+            env={**os.environ, "LBGPT_CACHE_DIR": str(Path(home) / "cache"), "OPENAI_API_KEY": "k1"},
+        )  # fmt: skip
+    rest, _ = server.communicate()
+    try:
+        figures = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        figures = {"wall": math.nan, "cpu": math.nan, "good": 0, "lost": scenario.rows}
+        print(done.stderr[-500:], file=sys.stderr)
+    return {**figures, **json.loads(rest)}
+
+
+def line(name: str, scenario: Scenario, figures: list[dict]) -> tuple[float, float, int]:
+    wall = statistics.median(each["wall"] for each in figures)
+    efficiency = scenario.ideal_s / wall
+    refused = max(each["status"].get("429", 0) for each in figures)
+    lost = max(each["lost"] for each in figures)
+    shares = figures[-1]["by_key"]
+    total = sum(shares.values()) or 1
+    limits = sum(scenario.keys.values()) or 1
+    off = max(
+        (
+            abs(shares.get(key, 0) / total / (rpm / limits) - 1)
+            for key, rpm in scenario.keys.items()
+            if rpm
+        ),
+        default=0.0,
+    )
+    cpu = statistics.median(each["cpu"] for each in figures)
+    wrong = max(scenario.rows - each["good"] - each["lost"] for each in figures)
+    print(
+        f"  {name:<22}{wall:>9.2f}{scenario.ideal_s:>9.2f}{efficiency:>8.3f}{refused:>8}{lost:>7}"
+        f"{wrong:>7}{off:>9.1%}{cpu:>9.1f}", flush=True,
+    )  # fmt: skip
+    return efficiency, refused / scenario.rows, lost
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS))
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--peers", action="store_true")
+    options = parser.parse_args()
+    verdicts = []
+    for name in options.scenarios:
+        scenario = SCENARIOS[name]
+        print(
+            f"{name}: {scenario.rows:,} rows, limits {scenario.keys}\n  {'':<22}"
+            "   wall s  ideal s    eff.    429s   lost  wrong   shares    cpu s"
+        )
+        for client, python, program, own in clients(options.peers):
+            if name.startswith("S5") and client in {"ours, burst not told", "ours, nothing told"}:
+                continue
+            figures = [run(scenario, python, program, own) for _ in range(options.repeats)]
+            efficiency, refused, lost = line(client, scenario, figures)
+            if program is OURS and not name.startswith("S5"):
+                told = str(own[0])
+                passes = efficiency >= LEAST[told] and refused <= MOST_REFUSED[told] and lost == 0
+                verdicts.append(f"{name}, {told}: {'pass' if passes else 'FAIL'}")
+    print("\n".join(verdicts))
+
+
+if __name__ == "__main__":
+    main()
