@@ -158,6 +158,7 @@ class Attempts:
             if trail.first_sent_at is None:
                 trail.first_sent_at = self.clock.monotonic()
             sent = True
+            call.sent()
             yield call
         except RequestError as error:
             trail.error = error

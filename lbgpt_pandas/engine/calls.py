@@ -134,6 +134,10 @@ class Call:
         """Name of the deployment."""
         return self._place.lane.deployment.name
 
+    def sent(self) -> None:
+        """Note that the call leaves now."""
+        self._place.sent(self._books.clock.monotonic())
+
     @property
     def is_probe(self) -> bool:
         """Whether it finds out if an outage is over."""

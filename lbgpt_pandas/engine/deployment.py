@@ -296,7 +296,7 @@ class Deployment:
             rested_at = self.breaker.ready_at(now)
         expected = self.usage.tokens_per_request()
         cost: dict[Resource, float] = {"requests": 1.0, "tokens": expected}
-        shares = [places]
+        shares = []
         for resource in ("requests", "tokens"):
             left, limit = quota.left(resource, now), quota.limit(resource)
             if left is not None and limit:
@@ -310,7 +310,7 @@ class Deployment:
             deployment=self.name,
             requests=quota.left("requests", now),
             tokens=quota.left("tokens", now),
-            fraction=0.0 if held_until > now else max(0.0, min(shares)),
+            fraction=0.0 if held_until > now or not places else max(0.0, min(shares or [places])),
             in_flight=self.in_flight,
             next_free_s=max(0.0, ready_at - now),
             blocked_until=blocked_until,

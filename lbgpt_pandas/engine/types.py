@@ -243,7 +243,8 @@ class Headroom:
     requests, tokens : float or None
         That may be sent at once; None without a limit.
     fraction : float
-        The scarcest resource's free share, places for calls included: from 0 to 1.
+        Free share of the scarcest limit, of the places for calls where there is none; 0 while
+        no call can begin.
     in_flight : int
         Calls under way.
     next_free_s : float

@@ -232,7 +232,8 @@ async def test_a_failed_call_is_tried_elsewhere(clock):
     engine = balance(clock, bad, good, allocation_function="round_robin")
     assert await answered_by(engine, rows(60), clock) == {"good": 60}
     # The breaker leaves it alone after five, but for a probe now and then.
-    assert len(bad.requests) <= 70 and bad.deployment.breaker.ejections >= 1
+    assert len(bad.requests) <= 70
+    assert bad.deployment.breaker.ejections >= 1
 
 
 async def test_an_outage_of_ten_minutes_is_waited_out_without_losing_a_row_or_time(clock):
@@ -292,7 +293,8 @@ async def test_an_hour_of_retry_after_is_spent_with_the_other(clock):
     assert await answered_by(engine, rows(40), clock) == {"two": 40}
     assert clock.monotonic() == 1000
     head = engine.deployment_headrooms()[0]
-    assert head.fraction == 0 and head.blocked_until is not None
+    assert head.fraction == 0
+    assert head.blocked_until is not None
 
 
 @pytest.mark.parametrize("wait_s", [0.04, 2.0, 30.0])

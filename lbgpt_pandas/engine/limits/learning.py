@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from lbgpt_pandas.engine.limits.windows import MINUTE_S, Charge, Meter, Pacer
+from lbgpt_pandas.engine.limits.windows import MINUTE_S, ROUNDING, Charge, Meter, Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,7 +60,7 @@ class Learner:
         self._read_up_to: dict[Resource, int] = {}
         self._recent: deque[Charge] = deque(maxlen=RECENT)
         self._first_sent: float | None = None
-        self._unexplained_at = float("-inf")
+        self._judged_at = float("-inf")
         self._checked_at = float("-inf")
         self._pacer: Pacer | None = None
         self._rate, self._rate_since, self._growth = 0.0, 0.0, 0.0
@@ -148,12 +148,11 @@ class Learner:
             return
         if not self._burst_told and self._find_burst(meter, now):
             return
-        if now < self._unexplained_at + PATIENCE_S:
+        if reservation.at <= self._judged_at:
+            return  # sent before the last one was drawn a conclusion from
+        if now < self._judged_at + PATIENCE_S:
             self._lower("requests", meter.limit * SHRUNK_TO, now=now)
-            self._unexplained_at = float("-inf")
-        else:
-            self._unexplained_at = now
-        del reservation
+        self._judged_at = now
 
     def read(
         self, readings: Mapping[Resource, LimitReading], reservation: Reservation, *, now: float
@@ -265,7 +264,8 @@ class Learner:
         return self._set_shorter_burst(meter, span_s, now)
 
     def _set_shorter_burst(self, meter: Meter, span_s: float, now: float) -> bool:
-        if span_s >= CLEARLY_LESS * (meter.burst_s or MINUTE_S):
+        known = meter.burst_s or CLEARLY_LESS * MINUTE_S
+        if span_s >= known - ROUNDING:
             return False
         meter.set_burst(span_s, now=now)
         return True

@@ -91,6 +91,11 @@ class Reservation:
         self._charges, self._floor = charges, floor
         self.at, self.number, self.own = at, number, own
 
+    def stamp(self, *, now: float) -> None:
+        """Note that the call is sent now, if it was reserved a while ago."""
+        if self._quota is not None:
+            self._quota.stamp(self._charges, now=now)
+
     def commit(self, amounts: Mapping[Resource, float], *, now: float) -> None:
         """Settle a call that was answered with what it really cost.
 
@@ -218,6 +223,14 @@ class Quota:
                 self.reserved["requests"] = self.reserved.get("requests", 0.0) + 1.0
             self._numbers += 1
             return Reservation(self, charges, at=now, number=self._numbers, floor=floor, own=own)
+
+    def stamp(self, charges: Mapping[Resource, Charge], *, now: float) -> None:
+        """Count charges from now on; reservations call this when their call is sent."""
+        with self._lock:
+            for resource, charge in charges.items():
+                meter = self.meters.get(resource)
+                if meter is not None:
+                    meter.stamp(charge, now)
 
     def settle(
         self,

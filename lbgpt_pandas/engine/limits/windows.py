@@ -77,11 +77,14 @@ class Window:
         excess = self.used(now) + amount - self.limit
         if excess <= ROUNDING:
             return now
+        latest = -math.inf
         for charge in self._charges:
+            # Nearly in order: a call that set off late was stamped again.
+            latest = max(latest, charge.at)
             excess -= charge.amount
             if excess <= ROUNDING:
-                return charge.at + self.span_s
-        return self._charges[-1].at + self.span_s if self._charges else now
+                break
+        return latest + self.span_s if self._charges else now
 
     def add(self, charge: Charge) -> None:
         """Count a charge; they come in the order of time."""
@@ -254,6 +257,12 @@ class Meter:
         if self._short is not None:
             self._short.change(charge, amount, now)
         charge.amount = amount
+
+    def stamp(self, charge: Charge, now: float) -> None:
+        """Count a charge from now on: its call is sent only now."""
+        shortest = self._minute if self._short is None else self._short
+        if charge.at < now < charge.at + shortest.span_s:
+            charge.at = now
 
     def admitted_since(self, time: float) -> float:
         """What was taken after `time` and not refused."""

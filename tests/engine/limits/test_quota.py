@@ -360,3 +360,34 @@ def test_slow_down_is_four_fifths_of_the_last_minute_and_a_little_more_each_minu
     quota.slow_down(now=now)
     times = admitted_at(quota, 480, now=now)
     assert 55.0 <= times[-1] - times[0] <= 61.0
+
+
+def test_a_storm_of_refusals_lowers_the_limit_once() -> None:
+    quota = Quota(Limits(rpm=1_200, burst_s=10.0))
+    admitted_at(quota, 400)
+    now = 1025.0
+    for _ in range(2):
+        calls = [reserved(quota, now) for _ in range(50)]
+        for call in calls:
+            call.refuse(now=now + 0.1)
+            quota.refused(call, 0.05, asked=True, learns=True, now=now + 0.1)
+        now += 1.0
+    assert quota.limit("requests") == pytest.approx(1_080)
+
+
+def test_a_call_that_sets_off_late_counts_from_then() -> None:
+    quota = Quota(Limits(rpm=2))
+    first, second = reserved(quota, 1000.0), reserved(quota, 1000.0)
+    first.stamp(now=1000.3)
+    second.stamp(now=1000.2)
+    assert quota.ready_at(ONE, 1000.4) == pytest.approx(1060.55)
+    assert quota.reserve(ONE, 1060.5) is None
+    assert quota.reserve(ONE, 1060.56) is not None
+
+
+def test_a_stamp_after_the_window_is_over_changes_nothing() -> None:
+    quota = Quota(Limits(rpm=1))
+    first = reserved(quota, 1000.0)
+    reserved(quota, 1061.0)
+    first.stamp(now=1062.0)
+    assert quota.ready_at(ONE, 1063.0) == pytest.approx(1121.25)
