@@ -19,8 +19,9 @@ from lbgpt_pandas.engine.errors import (
     Timeout,
 )
 from lbgpt_pandas.engine.flights import Withdrawn
+from lbgpt_pandas.engine.lanes import Ticket
 from lbgpt_pandas.engine.retry import decide, retry_policy, wait_seconds
-from lbgpt_pandas.engine.scheduler import TOTAL_TIMEOUT_S, Ticket
+from lbgpt_pandas.engine.scheduler import TOTAL_TIMEOUT_S
 from lbgpt_pandas.engine.types import TokenCount
 
 if TYPE_CHECKING:
@@ -96,7 +97,6 @@ class Attempts:
             sleep=partial(self._pause, trail),
             should_retry=partial(self._should_retry, session, request, trail),
             wait_s=partial(self._wait_s, session, trail),
-            uncounted=lambda: trail.probes,
         )
         try:
             async for turn in policy:
@@ -163,8 +163,6 @@ class Attempts:
         except RequestError as error:
             trail.error = error
             if call is not None and sent:
-                # Whether an outage is over is tried with the oldest row, at nobody's expense.
-                trail.probes += call.is_probe
                 if decide(error).retry:
                     trail.run.note_tried()
                 call.fail(error, alone=self._is_alone(session, request, trail))
@@ -186,6 +184,7 @@ class Attempts:
             avoid=trail.avoid,
             barred=trail.barred,
             error=trail.error,
+            attempts=trail.attempts,
             deadline=None if begun is None else begun + TOTAL_TIMEOUT_S,
         )
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from lbgpt_pandas.engine.allocation import AllocationFunction
     from lbgpt_pandas.engine.deployment import Deployment
-    from lbgpt_pandas.engine.scheduler import Lane
+    from lbgpt_pandas.engine.lanes import Lane
     from lbgpt_pandas.engine.transports.base import Transport
     from lbgpt_pandas.engine.types import Request, TokenCount
 

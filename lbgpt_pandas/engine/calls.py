@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.clock import Clock
     from lbgpt_pandas.engine.deployment import Deployment
     from lbgpt_pandas.engine.errors import RequestError
-    from lbgpt_pandas.engine.scheduler import Place
+    from lbgpt_pandas.engine.lanes import Place
     from lbgpt_pandas.engine.transports.base import Transport
     from lbgpt_pandas.engine.types import Request
     from lbgpt_pandas.engine.usage import UsageLog
@@ -41,8 +41,6 @@ class Trail:
         Who was called last.
     price_usd : float or None
         List price of the answer.
-    probes : int
-        Calls that found out whether an outage is over, and it was not.
     """
 
     run: RunState = field(default_factory=RunState)
@@ -51,7 +49,6 @@ class Trail:
     maybe_billed: bool = False
     deployment: str = ""
     price_usd: float | None = None
-    probes: int = 0
     order: int | None = None
     avoid: frozenset[str] = frozenset()
     barred: frozenset[str] = frozenset()
@@ -138,11 +135,6 @@ class Call:
         """Note that the call leaves now."""
         self._place.sent(self._books.clock.monotonic())
 
-    @property
-    def is_probe(self) -> bool:
-        """Whether it finds out if an outage is over."""
-        return self._place.is_probe
-
     def settle(
         self, tokens: TokenCount | None, headers: Mapping[str, str], *, model: str = ""
     ) -> None:
@@ -172,7 +164,7 @@ class Call:
     def fail(self, error: RequestError, *, alone: bool) -> None:
         """End with a failure; what may have been charged is estimated."""
         deployment, demand = self._place.lane.deployment, self._place.demand
-        self._place.failed(error, alone=alone)
+        self._place.failed(error, alone=alone, first=self._trail.attempts == 1)
         if not error.maybe_billed:
             self._cancel_spending()
             return

@@ -207,14 +207,27 @@ class Deployment:
             amounts["output_tokens"] = float(tokens.completion)
         grant.reservation.commit(amounts, now=now)
 
-    def failed(self, grant: Grant, error: RequestError, *, alone: bool) -> None:
-        """Settle a call that failed, and draw the consequences for the next ones."""
+    def failed(self, grant: Grant, error: RequestError, *, alone: bool, first: bool = True) -> None:
+        """Settle a call that failed, and draw the consequences for the next ones.
+
+        Parameters
+        ----------
+        grant : Grant
+            What the call held.
+        error : RequestError
+            How it failed.
+        alone : bool
+            No other deployment can take over.
+        first : bool, default True
+            The request had not failed before. A row that fails again and again says something
+            about itself, not about the deployment.
+        """
         now = self._clock.monotonic()
         decision = decide(error)
         readings = read_limits(error.limit_headers, now=self._clock.wall())
         with self._lock:
             self.in_flight -= 1
-            if decision.counts_as_fault:
+            if decision.counts_as_fault and (first or grant.permit.is_probe):
                 self.last_fault = error
                 self.breaker.failure(now, grant.permit, alone=alone)
             else:

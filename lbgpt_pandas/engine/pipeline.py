@@ -25,11 +25,11 @@ from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
 from lbgpt_pandas.engine.deployment import Deployment
 from lbgpt_pandas.engine.errors import RequestError
 from lbgpt_pandas.engine.keys import KeyMaker
+from lbgpt_pandas.engine.lanes import Lane
 from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.limits.adaptive import concurrency_for
 from lbgpt_pandas.engine.limits.quota import Limits, shared_quota
 from lbgpt_pandas.engine.run_state import RunState
-from lbgpt_pandas.engine.scheduler import Lane
 from lbgpt_pandas.engine.session import Session
 from lbgpt_pandas.engine.types import Outcome, Source
 from lbgpt_pandas.engine.usage import UsageLog

@@ -162,7 +162,6 @@ def retry_policy(
     sleep: Callable[[float], Awaitable[None]] | None = None,
     should_retry: Callable[[BaseException], bool] = lambda error: decide(error).retry,
     wait_s: Callable[[BaseException, int], float] | None = None,
-    uncounted: Callable[[], int] = lambda: 0,
 ) -> tenacity.AsyncRetrying:
     """Build the policy for one request; never share one between requests.
 
@@ -190,8 +189,6 @@ def retry_policy(
         `decide` says.
     wait_s : callable, optional
         Gets the failure and the number of the attempt; by default `wait_seconds`.
-    uncounted : callable, optional
-        How many of the attempts so far are not to be counted.
 
     Returns
     -------
@@ -210,9 +207,7 @@ def retry_policy(
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(should_retry),
         wait=wait,
-        stop=_Stop(
-            clock, deadline=begin + total_s, attempts=stop_after_attempts, uncounted=uncounted
-        ),
+        stop=_Stop(clock, deadline=begin + total_s, attempts=stop_after_attempts),
         sleep=sleep or clock.sleep,
         reraise=True,
     )
@@ -221,17 +216,9 @@ def retry_policy(
 class _Stop:
     """Ends the attempts of one request: their number, each failure's own limit, the deadline."""
 
-    __slots__ = ("_attempts", "_clock", "_deadline", "_failures", "_uncounted")
+    __slots__ = ("_attempts", "_clock", "_deadline", "_failures")
 
-    def __init__(
-        self,
-        clock: Clock,
-        *,
-        deadline: float,
-        attempts: int | None,
-        uncounted: Callable[[], int],
-    ) -> None:
-        self._uncounted = uncounted
+    def __init__(self, clock: Clock, *, deadline: float, attempts: int | None) -> None:
         self._clock = clock
         self._deadline = deadline
         self._attempts = attempts
@@ -256,7 +243,7 @@ class _Stop:
             refused = kind is errors.RateLimited and self._attempts != 1
             if refused or kind in _OUT:
                 attempts -= failures
-        return attempts - self._uncounted()
+        return attempts
 
 
 def _failure(state: tenacity.RetryCallState) -> BaseException:

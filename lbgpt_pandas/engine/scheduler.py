@@ -12,20 +12,18 @@ import asyncio
 import heapq
 import itertools
 import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lbgpt_pandas.engine.errors import RateLimited, RequestExceedsQuota, ServerError
+from lbgpt_pandas.engine.lanes import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from lbgpt_pandas.engine.clock import Alarm, Clock
-    from lbgpt_pandas.engine.deployment import Demand, Deployment, Grant
+    from lbgpt_pandas.engine.deployment import Deployment
     from lbgpt_pandas.engine.errors import RequestError
-    from lbgpt_pandas.engine.run_state import RunState
-    from lbgpt_pandas.engine.transports.base import Transport
-    from lbgpt_pandas.engine.types import Request, TokenCount
+    from lbgpt_pandas.engine.lanes import Lane, Ticket
 
 TOTAL_TIMEOUT_S = 900.0
 """Seconds after its first call in which a request may be sent again."""
@@ -37,139 +35,6 @@ AT_ONCE = 8
 
 LATENESS_S = 0.01
 """Less than the guard of a window of one second, so that no provider sees one that is too full."""
-
-Chooser = "Callable[[Mapping[Deployment, float], float], Deployment | None]"
-
-
-class Lane:
-    """A deployment on one event loop: its client and the calls in flight there.
-
-    Parameters
-    ----------
-    deployment : Deployment
-        What all loops share.
-    transport : Transport
-        The provider client.
-    """
-
-    def __init__(self, deployment: Deployment, transport: Transport) -> None:
-        self.deployment = deployment
-        self.transport = transport
-        self.in_flight = 0
-        self.watchers: set[Scheduler] = set()
-        self._opening = asyncio.Lock()
-        self._opened = False
-
-    @property
-    def is_free(self) -> bool:
-        """Whether one more call may be in flight."""
-        return self.in_flight < self.deployment.cap
-
-    async def open(self) -> None:
-        """Open the client, once."""
-        if self._opened:
-            return
-        async with self._opening:
-            if not self._opened:
-                await self.transport.open()
-                self._opened = True
-
-    async def close(self) -> None:
-        """Close the client if it was opened."""
-        if self._opened:
-            self._opened = False
-            await self.transport.close()
-
-    def changed(self) -> None:
-        """Have everybody who may be waiting for this deployment look again."""
-        for watcher in tuple(self.watchers):
-            watcher.look()
-
-
-class Place:
-    """Where a call may be made now; to be ended exactly once, further ends do nothing."""
-
-    __slots__ = ("_grant", "_scheduler", "lane")
-
-    def __init__(self, scheduler: Scheduler, lane: Lane, grant: Grant) -> None:
-        self._scheduler: Scheduler | None = scheduler
-        self.lane, self._grant = lane, grant
-
-    @property
-    def demand(self) -> Demand:
-        """What was reserved."""
-        return self._grant.demand
-
-    @property
-    def is_probe(self) -> bool:
-        """Whether the call finds out if an outage is over."""
-        return self._grant.permit.is_probe
-
-    def sent(self, now: float) -> None:
-        """Note that the call leaves now, however long ago its place was given."""
-        self._grant.reservation.stamp(now=now)
-
-    def answered(self, tokens: TokenCount | None, headers: Mapping[str, str]) -> None:
-        """End with an answer that cost `tokens`."""
-        if self._release():
-            self.lane.deployment.answered(self._grant, tokens, headers)
-            self.lane.changed()
-
-    def failed(self, error: RequestError, *, alone: bool) -> None:
-        """End with a failure; `alone` says that no other deployment can take over."""
-        if self._release():
-            self.lane.deployment.failed(self._grant, error, alone=alone)
-            self.lane.changed()
-
-    def abandoned(self, *, sent: bool) -> None:
-        """End without a result: cancelled, or never used."""
-        if self._release():
-            self.lane.deployment.abandoned(self._grant, sent=sent)
-            self.lane.changed()
-
-    def _release(self) -> bool:
-        scheduler, self._scheduler = self._scheduler, None
-        if scheduler is None:
-            return False
-        self.lane.in_flight -= 1
-        scheduler.in_flight -= 1
-        return True
-
-
-@dataclass(slots=True)
-class Ticket:
-    """A request that waits for its place.
-
-    Attributes
-    ----------
-    order : int
-        Its row's turn; a retry keeps it and so goes first.
-    request : Request
-        What is to be sent.
-    run : RunState
-        Its run.
-    counted : bool
-        Somebody beside the limits wants to know its tokens.
-    avoid : frozenset of str
-        Deployments that have just failed; taken only if no other is ready.
-    barred : frozenset of str
-        Deployments that can never take it.
-    error : RequestError or None
-        Its last failure.
-    deadline : float or None
-        Monotonic second after which it fails with `error`.
-    """
-
-    order: int
-    request: Request
-    run: RunState
-    counted: bool = False
-    avoid: frozenset[str] = frozenset()
-    barred: frozenset[str] = frozenset()
-    error: RequestError | None = None
-    deadline: float | None = None
-    future: asyncio.Future[Place] | None = None
-    demands: dict[Deployment, tuple[Demand, dict[str, float]]] = field(default_factory=dict)
 
 
 class Scheduler:
@@ -262,16 +127,17 @@ class Scheduler:
             if future is None or future.done():
                 heapq.heappop(queue)
                 continue
+            if ticket.attempts and self._is_outage(now):
+                # Whether it is over is tried with a row that has not failed of itself.
+                ticket, future = self._least_tried(ticket, future)
             try:
                 found = self._place(ticket, now)
             except Exception as error:  # noqa: BLE001  # handed to the one who waits
-                heapq.heappop(queue)
                 future.set_exception(error)
                 continue
             if not isinstance(found, Place):
                 self._set_alarm(found)
                 return
-            heapq.heappop(queue)
             self.admissions += 1
             future.set_result(found)
             given += 1
@@ -281,6 +147,22 @@ class Scheduler:
                 asyncio.get_running_loop().call_soon(self.look)
                 return
         self._set_alarm(math.inf)
+
+    def _is_outage(self, now: float) -> bool:
+        return all(deployment.breaker.state(now) != "closed" for deployment in self.lanes)
+
+    def _least_tried(
+        self, ticket: Ticket, future: asyncio.Future[Place]
+    ) -> tuple[Ticket, asyncio.Future[Place]]:
+        waiting = [
+            (each.attempts, order, number, each, each.future)
+            for order, number, each in self._queue
+            if each.future is not None and not each.future.done()
+        ]
+        if not waiting:
+            return ticket, future
+        *_, ticket, future = min(waiting, key=lambda item: item[:3])
+        return ticket, future
 
     def _place(self, ticket: Ticket, now: float) -> Place | float:
         """Reserve a place, or say when to look again."""

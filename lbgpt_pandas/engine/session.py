@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from lbgpt_pandas.engine.clock import Clock
     from lbgpt_pandas.engine.deployment import Deployment
-    from lbgpt_pandas.engine.scheduler import Lane
+    from lbgpt_pandas.engine.lanes import Lane
     from lbgpt_pandas.engine.types import Outcome
 
 

@@ -142,7 +142,10 @@ class Learner:
         """
         meter = self._meters.get("requests")
         if meter is None:
-            self._hold_to_admitted(now)
+            if wait_s is not None and wait_s >= TELLING_WAIT * MINUTE_S:
+                self._take_for_minute(now)
+            else:
+                self._hold_to_admitted(now)
             return
         if wait_s is not None and self._find_window(meter, now + wait_s, now=now):
             return
@@ -269,6 +272,18 @@ class Learner:
             return False
         meter.set_burst(span_s, now=now)
         return True
+
+    def _take_for_minute(self, now: float) -> None:
+        """Where nothing is known and the wait is long: the last minute's requests were too many."""
+        admitted = max(1.0, self._admitted_since(now - MINUTE_S))
+        meter = self._meters["requests"] = Meter(admitted, burst_s=self._usual_burst_s, paced=True)
+        for charge in self._recent:
+            if charge.at > now - MINUTE_S:
+                meter.adopt(charge)
+        self._pacer = None
+        # It may have been less than is allowed, so it grows until it is refused again.
+        self._told["requests"] = float("inf")
+        self._lowered["requests"] = admitted, now
 
     def _hold_to_admitted(self, now: float) -> None:
         first = self._first_sent if self._first_sent is not None else now
