@@ -249,7 +249,8 @@ def check_engine(engine: object) -> None:
     if engine is not None and not isinstance(engine, _BaseGPT):
         raise ConfigurationError(
             f"engine={type(engine).__name__} is not an engine; give ChatGPT(...), AzureGPT(...), "
-            "LocalGPT(...), or leave it out and give model="
+            "LocalGPT(...), MultiLoadBalancedGPT(...), LiteLlmRouter(...), or leave it out and "
+            "give model="
         )
 
 

@@ -160,14 +160,21 @@ class MultiLoadBalancedGPT(_BaseGPT):
 
     def choose(self, ready: Mapping[Deployment, float], now: float) -> Deployment | None:
         """Return the deployment that a request goes to now; see `Pipeline.choose`."""
+        able = self._able(ready, now)
+        return self._allocate(able).choose(ready, now) if able else None
+
+    def is_able(self, ready: Mapping[Deployment, float], now: float) -> bool:
+        """Tell whether `choose` would return a deployment; see `Pipeline.is_able`."""
+        return bool(self._able(ready, now))
+
+    def _able(self, ready: Mapping[Deployment, float], now: float) -> list[_BaseGPT]:
+        """Members of the lowest tier that is to be used now, and that can take the request."""
         for tier in self._tiers:
             members = [gpt for gpt in self.gpts if gpt.fallback_tier == tier]
-            able = [gpt for gpt in members if gpt.choose(ready, now) is not None]
-            if able:
-                return self._allocate(able).choose(ready, now)
-            if min(_ready_at(gpt, ready) for gpt in members) <= now + self._spill_after:
-                return None
-        return None
+            able = [gpt for gpt in members if gpt.is_able(ready, now)]
+            if able or min(_ready_at(gpt, ready) for gpt in members) <= now + self._spill_after:
+                return able
+        return []
 
     def _allocate(self, able: Sequence[_BaseGPT]) -> _BaseGPT:
         weights = [self._weights[id(gpt)] for gpt in able]

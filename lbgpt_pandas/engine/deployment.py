@@ -115,9 +115,7 @@ class Deployment:
         self.places, self.timeout_s = places, timeout_s
         self.price, self.usage = price, usage
         self._counting = counting
-        self.breaker = Breaker()
         self.estimator = TokenEstimator()
-        self.in_flight = 0
         self.latency_s = 0.0
         self.last_fault: RequestError | None = None
         self._latency_at = 0.0
@@ -135,6 +133,7 @@ class Deployment:
         """In a forked child: nobody releases the parent's lock, and no call is under way."""
         self._lock = threading.RLock()
         self.in_flight = 0
+        self.breaker = Breaker()  # the parent's probe, if there is one, never ends here
 
     @property
     def cap(self) -> int:

@@ -222,7 +222,11 @@ class Pipeline(ABC):
         now : float
             The present.
         """
-        return self.deployment if ready.get(self.deployment, math.inf) <= now else None
+        return self.deployment if self.is_able(ready, now) else None
+
+    def is_able(self, ready: Mapping[Deployment, float], now: float) -> bool:
+        """Tell whether `choose` would return a deployment."""
+        return ready.get(self.deployment, math.inf) <= now
 
     async def __aenter__(self) -> Self:
         await self.enter()

@@ -82,7 +82,8 @@ class Session:
         scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None:
             scheduler.close()
-            await self._close_lanes()
+        # Without a scheduler as well: some clients may have opened before one of them failed.
+        await self._close_lanes()
 
     def finish_later(self, work: Coroutine[object, object, object]) -> None:
         """Let `work` go on after the task that began it was cancelled; `close` waits for it."""

@@ -361,6 +361,51 @@ async def test_balancers_can_be_members(clock):
     assert 60 <= clock.monotonic() - 1000 <= 62
 
 
+async def test_an_inner_function_is_asked_once_for_each_request(clock):
+    asked: list[int] = []
+
+    def first(gpts: list[Any]) -> Any:
+        asked.append(1)
+        return gpts[0]
+
+    gpts = [member(clock, name) for name in "ab"]
+    inner = balance(clock, *gpts, allocation_function=first, name="in")
+    outer = balance(clock, inner, member(clock, "c", weight=0))
+    await answered_by(outer, rows(25), clock)
+    assert len(asked) == 25
+
+
+async def test_a_member_that_cannot_be_opened_leaves_no_other_open(clock):
+    closed: list[str] = []
+
+    class Broken(ScriptedGPT):
+        def _new_transport(self):
+            transport = super()._new_transport()
+
+            async def fail() -> None:
+                raise errors.MissingExtraError("install it")
+
+            transport.open = fail  # type: ignore[method-assign]
+            return transport
+
+    class Tidy(ScriptedGPT):
+        def _new_transport(self):
+            transport = super()._new_transport()
+
+            async def note() -> None:
+                closed.append(self.name)
+
+            transport.close = note  # type: ignore[method-assign]
+            return transport
+
+    tidy = Tidy("ok", name="tidy", clock=clock)
+    engine = balance(clock, tidy, Broken("ok", name="broken", clock=clock))
+    with pytest.raises(errors.MissingExtraError):
+        await answered_by(engine, rows(3), clock)
+    assert closed == ["tidy"]
+    assert tidy._sessions == engine._sessions == {}
+
+
 async def test_the_cap_of_the_balancer_counts_for_all_members(clock):
     one, two = (member(clock, name, latency_s=1.0) for name in "ab")
     engine = balance(clock, one, two, max_parallel_requests=3)

@@ -65,6 +65,7 @@ class Learner:
         self._pacer: Pacer | None = None
         self._rate, self._rate_since, self._growth = 0.0, 0.0, 0.0
         self.source = "local"
+        self._configured: dict[Resource, float] = {}
         self._stated: dict[Resource, float] = {}
         self._refusing: dict[Resource, float] = {}
 
@@ -192,6 +193,10 @@ class Learner:
                 meter.set_limit(limit, now=now)
         elif limit < told * 0.99 and limit < meter.limit:
             self._read_lower_limit(resource, meter, limit, told, now)
+        elif resource in self._configured and told < limit:
+            # The provider grants more again, never more than what was configured.
+            self._told[resource] = min(limit, self._configured[resource])
+            meter.set_limit(self._told[resource], now=now)
 
     def _read_lower_limit(
         self, resource: Resource, meter: Meter, limit: float, told: float, now: float
@@ -205,6 +210,7 @@ class Learner:
                         meter.set_burst(usual, now=now)
                     return
         self.source = "header"
+        self._configured.setdefault(resource, told)
         self._stated.setdefault(resource, told)
         self._told[resource] = limit
         meter.set_limit(limit, now=now)

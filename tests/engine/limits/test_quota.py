@@ -262,6 +262,13 @@ def test_a_lower_limit_in_headers_is_kept_to_and_told() -> None:
     assert quota.source == "header"
 
 
+def test_a_limit_that_headers_lowered_is_raised_by_them_but_not_above_the_configured() -> None:
+    quota = Quota(Limits(rpm=100))
+    for stated, expected in ((40, 40), (70, 70), (500, 100)):
+        quota.observe(reading(stated, 9, 60.0), reserved(quota, 1000.0), now=1000.1)
+        assert quota.limit("requests") == expected
+
+
 def test_a_higher_limit_in_headers_is_not_believed() -> None:
     quota = Quota(Limits(rpm=100))
     quota.observe(reading(5000, 4999, 0.01), reserved(quota, 1000.0), now=1000.1)
