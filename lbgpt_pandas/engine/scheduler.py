@@ -30,9 +30,6 @@ TOTAL_TIMEOUT_S = 900.0
 
 ALARM_TOLERANCE_S = 1e-6
 
-AT_ONCE = 8
-"""Places given before those who have them may set off."""
-
 LATENESS_S = 0.01
 """Less than the guard of a window of one second, so that no provider sees one that is too full."""
 
@@ -76,6 +73,7 @@ class Scheduler:
         self._entries = itertools.count()
         self._orders = itertools.count()
         self._alarm: Alarm | None = None
+        self._goes_on = False
         self._alarm_at = math.inf
         for lane in lanes:
             lane.watchers.add(self)
@@ -114,13 +112,14 @@ class Scheduler:
             raise
 
     def look(self) -> None:
-        """Send as many of the oldest as can be sent, and set the alarm for the next one."""
+        """Send the oldest if it can be sent, come back for the next, or set the alarm for it."""
+        if self._goes_on:
+            return
         queue = self._queue
         now = self._clock.monotonic()
         if self._alarm_at <= now:
             # An alarm that rings a little late does not make the next window begin later.
             now = max(self._alarm_at, now - LATENESS_S)
-        given = 0
         while queue:
             ticket = queue[0][2]
             future = ticket.future
@@ -140,11 +139,14 @@ class Scheduler:
                 return
             self.admissions += 1
             future.set_result(found)
-            given += 1
-            if given == AT_ONCE and queue:
-                # Each call takes a moment to set off; what is reserved is to be sent soon.
+            if queue[0][2] is ticket:
+                heapq.heappop(queue)
+            if queue:
+                # One by one: what is reserved sets off before the next is reserved, because the
+                # provider counts from the sending.
+                self._goes_on = True
                 self._set_alarm(math.inf)
-                asyncio.get_running_loop().call_soon(self.look)
+                asyncio.get_running_loop().call_soon(self._go_on)
                 return
         self._set_alarm(math.inf)
 
@@ -263,6 +265,10 @@ class Scheduler:
                 f"{fault}",
                 code="outage",
             )
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self.look()
 
     def _set_alarm(self, at: float) -> None:
         if at == self._alarm_at and self._alarm is not None:
