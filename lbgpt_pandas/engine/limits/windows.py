@@ -8,7 +8,10 @@ from collections import deque
 MINUTE_S = 60.0
 
 LONGEST_GUARD_S = 0.25
-GUARD_SHARE = 0.02
+GUARD_SHARE = 0.03
+SHORT_S = 2.0
+SHORT_GUARD_SHARE = 0.02
+"""Short windows are paced as well, which is guard enough; a large share would cost as much."""
 
 ROUNDING = 1e-6
 
@@ -20,8 +23,13 @@ PACING_SLACK_S = 0.5
 
 
 def guard_s(span_s: float) -> float:
-    """Seconds by which a window is kept longer than the provider's, for the network's jitter."""
-    return min(LONGEST_GUARD_S, GUARD_SHARE * span_s)
+    """Seconds by which a window is kept longer than the provider's.
+
+    A call counts for us from its sending and for the provider from its arrival: a handshake, a
+    new connection or a busy machine may lie in between.
+    """
+    share = SHORT_GUARD_SHARE if span_s <= SHORT_S else GUARD_SHARE
+    return min(LONGEST_GUARD_S, share * span_s)
 
 
 class Charge:
