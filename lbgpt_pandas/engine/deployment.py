@@ -308,11 +308,7 @@ class Deployment:
             rested_at = self.breaker.ready_at(now)
         expected = self.usage.tokens_per_request()
         cost: dict[Resource, float] = {"requests": 1.0, "tokens": expected}
-        shares = []
-        for resource in ("requests", "tokens"):
-            left, limit = quota.left(resource, now), quota.limit(resource)
-            if left is not None and limit:
-                shares.append(left / limit)
+        share = quota.share(now)
         ready_at = max(rested_at, quota.ready_at(cost, now))
         held_until = max(rested_at, quota.blocked_until)
         blocked_until = None
@@ -322,7 +318,7 @@ class Deployment:
             deployment=self.name,
             requests=quota.left("requests", now),
             tokens=quota.left("tokens", now),
-            fraction=0.0 if held_until > now or not places else max(0.0, min(shares or [places])),
+            fraction=0.0 if held_until > now or not places else places if share is None else share,
             in_flight=self.in_flight,
             next_free_s=max(0.0, ready_at - now),
             blocked_until=blocked_until,

@@ -243,8 +243,8 @@ class Headroom:
     requests, tokens : float or None
         That may be sent at once; None without a limit.
     fraction : float
-        Free share of the scarcest limit, of the places for calls where there is none; 0 while
-        no call can begin.
+        Free share of the scarcest limit of a minute, of the places for calls where there is no
+        limit; 0 while the deployment is blocked, rests or has no place free.
     in_flight : int
         Calls under way.
     next_free_s : float

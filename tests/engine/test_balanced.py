@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -107,6 +108,14 @@ async def test_every_strategy_answers_every_row_within_every_limit(clock, functi
     )
     assert shares == {"one": 40, "two": 80}
     assert 60 <= clock.monotonic() - 1000 <= 63
+
+
+async def test_a_short_burst_window_does_not_make_a_large_limit_look_small(clock):
+    minute = member(clock, "minute", limit_rpm=500)
+    second = member(clock, "second", limit_rpm=3_000, limit_burst_s=1.0)
+    engine = balance(clock, minute, second, allocation_function="max_headroom")
+    shares = await answered_by(engine, rows(90), clock)
+    assert shares["second"] >= 25
 
 
 async def test_shares_follow_the_weights_where_nothing_else_limits(clock):
@@ -483,6 +492,7 @@ def every_engine_class(server: FakeProvider) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.skipif(find_spec("litellm") is None, reason="needs the extra litellm")
 def test_the_seeds_example_runs_through_all_five_engine_classes():
     with FakeProvider() as server:
         for name, engine in every_engine_class(server).items():

@@ -13,6 +13,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
+from importlib.util import find_spec
 
 import pytest
 
@@ -29,6 +30,7 @@ ASK = {"model": "chat", "messages": MESSAGES}
 
 # litellm ignores them itself, from its import on; pytest forgets that with each test.
 pytestmark = [
+    pytest.mark.skipif(find_spec("litellm") is None, reason="needs the extra litellm"),
     pytest.mark.filterwarnings("ignore:Item '.*' on TypedDict class:UserWarning"),
     pytest.mark.filterwarnings("ignore:Accessing the .*attribute on the instance is deprecated"),
 ]

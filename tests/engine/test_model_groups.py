@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -11,6 +12,8 @@ from lbgpt_pandas.engine.gpt import ChatGPT
 from lbgpt_pandas.engine.litellm_router import LiteLlmRouter
 from lbgpt_pandas.engine.transports import litellm_package
 from lbgpt_pandas.engine.types import Request, TokenCount
+
+pytestmark = pytest.mark.skipif(find_spec("litellm") is None, reason="needs the extra litellm")
 
 KEY = "sk-CANARY0123456789abcdef"
 AZURE_KEY = "0canary0123456789abcdef"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
+from importlib.util import find_spec
 
 import pandas as pd
 import pytest
@@ -148,6 +149,7 @@ def test_local_comes_before_the_environment(monkeypatch):
     assert type(resolve_engine("gpt-4o")[0]) is ChatGPT
 
 
+@pytest.mark.skipif(find_spec("litellm") is None, reason="needs the extra litellm")
 def test_a_provider_name_goes_to_the_provider(monkeypatch):
     engine, model = resolve_engine("anthropic/claude-haiku-4-5")
     assert type(engine) is LiteLlmRouter

@@ -319,6 +319,11 @@ class Quota:
             meter = self.meters.get(resource)
             return None if meter is None else meter.left(now)
 
+    def share(self, now: float) -> float | None:
+        """Free share of the scarcest limit, from 0 to 1; None without any limit."""
+        with self._lock:
+            return min((meter.share(now) for meter in self.meters.values()), default=None)
+
     def limit(self, resource: Resource) -> float | None:
         """Limit of a minute; None without one."""
         meter = self.meters.get(resource)

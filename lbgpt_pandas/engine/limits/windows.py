@@ -233,6 +233,14 @@ class Meter:
             left = min(left, self._short.limit - self._short.used(now))
         return max(0.0, left)
 
+    def share(self, now: float) -> float:
+        """Free share of the minute, from 0 to 1.
+
+        A shorter window decides when the next request may be sent, but not how much of the
+        quota is used up: in a second it is empty again.
+        """
+        return max(0.0, 1.0 - self.used(now) / self.limit)
+
     def ready_at(self, amount: float, now: float) -> float:
         """Return the earliest time at which `amount` fits."""
         ready = self._minute.ready_at(amount, now)

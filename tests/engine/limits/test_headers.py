@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from datetime import UTC, datetime, timedelta
 
-import httpx
+import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from lbgpt_pandas.engine.limits.headers import LimitReading, parse_reset, read_limits
 from lbgpt_pandas.testing.rate_headers import go_duration
 
+http = importlib.import_module("httpx2" if openai.__version__ >= "3" else "httpx")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
@@ -80,7 +82,7 @@ def test_names_are_read_in_any_case(write):
 
 
 def test_the_headers_of_an_http_library_are_read():
-    headers = httpx.Headers({"X-RateLimit-Limit-Requests": "500", "X-Ratelimit-Other": "1"})
+    headers = http.Headers({"X-RateLimit-Limit-Requests": "500", "X-Ratelimit-Other": "1"})
     assert read_limits(headers, now=NOON) == {"requests": LimitReading(500, None, None)}
 
 

@@ -382,6 +382,16 @@ def test_a_storm_of_refusals_lowers_the_limit_once() -> None:
     assert quota.limit("requests") == pytest.approx(1_080)
 
 
+def test_shares_are_those_of_the_minute_and_of_the_scarcest_resource() -> None:
+    quota = Quota(Limits(rpm=1_200, tpm=1_000, burst_s=1.0))
+    assert quota.share(1000.0) == 1.0
+    cost: Any = {"requests": 1.0, "tokens": 10.0}
+    for _ in range(5):
+        assert quota.reserve(cost, 1000.0) is not None
+    assert quota.share(1000.0) == pytest.approx(0.95)  # 50 of 1,000 tokens, 5 of 1,200 requests
+    assert Quota(Limits()).share(1000.0) is None
+
+
 def test_a_call_that_sets_off_late_counts_from_then() -> None:
     quota = Quota(Limits(rpm=2))
     first, second = reserved(quota, 1000.0), reserved(quota, 1000.0)
