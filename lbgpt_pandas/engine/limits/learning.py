@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -114,11 +115,13 @@ class Learner:
             f"the provider states a limit of {self._meters[resource].limit:,.0f} {resource} a "
             f"minute, not the {told:,.0f} that were configured; the lower one is kept to"
             for resource, told in self._stated.items()
+            if told < math.inf
         ]
         notices += [
             f"the provider refused requests although no more than {told:,.0f} {resource} a minute "
             f"were sent; going on with {self._meters[resource].limit:,.0f}, and slowly more"
             for resource, told in self._refusing.items()
+            if told < math.inf
         ]
         self._stated, self._refusing = {}, {}
         return notices
@@ -288,7 +291,7 @@ class Learner:
                 meter.adopt(charge)
         self._pacer = None
         # It may have been less than is allowed, so it grows until it is refused again.
-        self._told["requests"] = float("inf")
+        self._told["requests"] = math.inf
         self._lowered["requests"] = admitted, now
 
     def _hold_to_admitted(self, now: float) -> None:

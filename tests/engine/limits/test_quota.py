@@ -358,6 +358,21 @@ def test_without_any_limit_refusals_hold_the_rate_to_what_was_admitted() -> None
     assert 8.0 <= times[-1] - times[0] <= 12.0
 
 
+def test_a_minute_that_was_found_out_grows_back_and_nobody_is_told_of_a_limit_not_configured() -> (
+    None
+):
+    quota = Quota(Limits())
+    refuse_beyond(quota, 30, 40, now=1000.0, wait_s=59.9)
+    assert quota.limit("requests") == pytest.approx(30, abs=1)
+    quota.ready_at(ONE, 1180.0)
+    assert (quota.limit("requests") or 0) > 33
+    calls = [reserved(quota, 1180.0 + number) for number in range(3)]
+    for call in calls:
+        call.refuse(now=1185.0)
+        quota.refused(call, 0.1, asked=True, learns=True, now=call.at + 2)
+    assert quota.take_notices() == []
+
+
 def test_slow_down_is_four_fifths_of_the_last_minute_and_a_little_more_each_minute() -> None:
     quota = Quota(Limits())
     now = 1000.0
