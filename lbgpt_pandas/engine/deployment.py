@@ -16,6 +16,7 @@ from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.limits.breaker import Breaker
 from lbgpt_pandas.engine.limits.estimate import TokenEstimator, certain_tokens
 from lbgpt_pandas.engine.limits.headers import read_limits
+from lbgpt_pandas.engine.limits.windows import ROUNDING
 from lbgpt_pandas.engine.retry import decide
 from lbgpt_pandas.engine.types import Headroom
 
@@ -172,13 +173,14 @@ class Deployment:
     def begin(self, demand: Demand, cost: Mapping[Resource, float], now: float) -> Grant | None:
         """Reserve what a call takes, if it may begin now."""
         with self._lock:
-            if self.breaker.ready_at(now) > now:
+            rested_at = self.breaker.ready_at(now)
+            if rested_at > now + ROUNDING:
                 return None
             reservation = self.quota.reserve(cost, now, floor=float(demand.certain))
             if reservation is None:
                 return None
             self.in_flight += 1
-            return Grant(reservation, self.breaker.admit(now), demand, now)
+            return Grant(reservation, self.breaker.admit(max(now, rested_at)), demand, now)
 
     def answered(self, grant: Grant, tokens: TokenCount | None, headers: Mapping[str, str]) -> None:
         """Settle a call that was answered."""

@@ -137,6 +137,8 @@ def engine(key, rpm):
         limits["limit_rpm"] = rpm
     if rpm and told == "told":
         limits["limit_burst_s"] = burst_s
+    if rpm:  # 128 places in all, in proportion to the limits, so that they do not decide the shares
+        limits["max_parallel_calls"] = round(128 * rpm / sum(keys.values()))
     if azure:
         models = {"gpt-4o-mini": "gpt-4o-mini"}
         return lb.AzureGPT(key, url, models, name=key, request_timeout=timeout, **limits)

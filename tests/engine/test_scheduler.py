@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lbgpt_pandas.engine import errors
 from lbgpt_pandas.engine.balanced import MultiLoadBalancedGPT
 from lbgpt_pandas.engine.batch import Batch
+from lbgpt_pandas.engine.deployment import Demand
 from lbgpt_pandas.engine.types import Request
 from lbgpt_pandas.testing import FakeClock, ScriptedGPT
 
@@ -198,6 +199,20 @@ async def test_two_engines_of_a_group_share_one_limit(clock):
     ]
     await run(MultiLoadBalancedGPT(engines, auto_cache=False, clock=clock), rows(12), clock)
     assert most_in([at for at, _, _ in sent.log], MINUTE) == 4
+
+
+async def test_an_alarm_that_rings_a_hair_too_early_does_not_spin(clock):
+    """Sums of floats differ by an ulp: what is ready within a millionth of a second is ready."""
+    engine = Sent(clock).engine()
+    deployment = engine.deployment
+    for number in range(5):
+        grant = deployment.begin(Demand(), {"requests": 1.0}, 1000.0 + number)
+        assert grant is not None
+        deployment.failed(grant, errors.ServerError("down", status=500), alone=True)
+    opens_at = deployment.breaker.ready_at(clock.monotonic())
+    clock.advance(opens_at - clock.monotonic() - 5e-7)
+    await asyncio.wait_for(run(engine, rows(1), clock), 5)
+    assert deployment.breaker.state(clock.monotonic()) == "closed"
 
 
 plans = st.lists(
