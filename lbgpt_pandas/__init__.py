@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 
 from lbgpt_pandas.accessor import register_accessors
+from lbgpt_pandas.archives import load_run, replay
 from lbgpt_pandas.engine.balanced import LoadBalancedGPT, MultiLoadBalancedGPT
 from lbgpt_pandas.engine.budget import Budget
 from lbgpt_pandas.engine.errors import (
@@ -50,7 +51,9 @@ from lbgpt_pandas.engine.pricing import Price, price_of, set_price
 from lbgpt_pandas.engine.views import register_views
 from lbgpt_pandas.frames import col
 from lbgpt_pandas.notebook.progress import choose_view
-from lbgpt_pandas.runs import RunReport, last_run
+from lbgpt_pandas.registry import runs
+from lbgpt_pandas.reports import RunReport
+from lbgpt_pandas.runs import last_run
 from lbgpt_pandas.settings import Settings, configure, settings, using
 from lbgpt_pandas.usage import headroom, usage
 from lbgpt_pandas.version import __version__
@@ -101,7 +104,10 @@ __all__ = [
     "configure",
     "headroom",
     "last_run",
+    "load_run",
     "price_of",
+    "replay",
+    "runs",
     "set_price",
     "settings",
     "usage",

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, get_args
 import pandas as pd
 
 from lbgpt_pandas.engine.budget import Budget
-from lbgpt_pandas.engine.caching import SUPPORTED_MODES, Caching
+from lbgpt_pandas.engine.caching import SUPPORTED_MODES
 from lbgpt_pandas.engine.errors import LbgptWarning
 from lbgpt_pandas.frames import to_requests
 from lbgpt_pandas.keywords import check_name, check_sendable, split_params
+from lbgpt_pandas.resolution import caching_of, resolve_engine
 from lbgpt_pandas.runs import RowRun
 from lbgpt_pandas.settings import (
     ErrorMode,
     Progress,
     check_choice,
     check_max_parallel,
-    resolve_engine,
     settings,
 )
 
@@ -58,6 +58,7 @@ class LbgptAccessor:
         na: str = "skip",
         duplicates: str = "share",
         cache_mode: CacheMode | None = None,
+        semantic: bool | float | None = None,
         budget: Budget | float | None = None,
         max_parallel: int | None = None,
         progress: Progress | bool | None = None,
@@ -94,8 +95,14 @@ class LbgptAccessor:
         duplicates : {"share", "independent"}, default "share"
             Equal rows make one call; or the k-th of them is a sample of its own, under a key
             of its own.
-        cache_mode : {"use", "read_only", "refresh", "off"}, optional
-            Look answers up and store them (the default), only look up, only store, neither.
+        cache_mode : {"use", "read_only", "refresh", "off", "replay"}, optional
+            Look answers up and store them (the default), only look up, only store, neither; or
+            look up and ask nobody, so that a row without a stored answer is an error.
+        semantic : bool or float, optional
+            Whether an answer to nearly the same question will do, or from which cosine
+            similarity on (0.985 by default). By default it will if a semantic cache is
+            configured. What is in the template around the fields, model, parameters and system
+            message must be the same, and numbers, names and negations of the row as well.
         budget : Budget or float, optional
             What the calls of this run may cost, a number in USD; see `lb.Budget`. Cached rows
             cost nothing. By default the configured one, which all runs share.
@@ -128,6 +135,8 @@ class LbgptAccessor:
             If that became clear later. Finished rows are cached and in ``lb.last_run()``.
         BudgetExceeded
             If the budget is used up, unless it says otherwise. Finished rows likewise.
+        CacheMiss, CacheCorrupt
+            With ``cache_mode="replay"``: an answer is not stored, or damaged.
         RowErrors
             With ``errors="raise"``, if a row failed.
 
@@ -157,6 +166,7 @@ class LbgptAccessor:
         na: str = "skip",
         duplicates: str = "share",
         cache_mode: CacheMode | None = None,
+        semantic: bool | float | None = None,
         budget: Budget | float | None = None,
         max_parallel: int | None = None,
         progress: Progress | bool | None = None,
@@ -178,6 +188,7 @@ class LbgptAccessor:
         engine: _BaseGPT | None,
         errors: ErrorMode | None,
         cache_mode: CacheMode | None,
+        semantic: bool | float | None,
         budget: Budget | float | None,
         max_parallel: int | None,
         progress: Progress | bool | None,
@@ -197,14 +208,15 @@ class LbgptAccessor:
         allowed = current.budget if budget is None else Budget.of(budget)
         check_name(name)
         options, given = split_params(params)
-        chosen, model_name = resolve_engine(model, engine=engine)
+        keyless = current.replay is not None or cache_mode == "replay"
+        chosen, model_name = resolve_engine(model, engine=engine, keyless=keyless)
         passed = {"model": model_name, "tools": tools, "response_format": response_format, **given}
         plan = to_requests(self._data, **prompt, params=check_sendable(passed), options=options)
         _warn_of_shared_samples(plan, params, prompt["duplicates"])
         return RowRun(
             plan,
             chosen,
-            caching=Caching.of(chosen.tier if chosen.has_cache else current.cache, cache_mode),
+            caching=caching_of(chosen, cache_mode, semantic=semantic),
             model=model_name,
             errors=errors,
             progress=progress,

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from lbgpt_pandas.engine.errors import ConfigurationError, InvalidInput, TemplateError
+from lbgpt_pandas.engine.semantic.questions import FRAME_OPTION
 from lbgpt_pandas.prompts import NO_REQUEST, UNSENDABLE, Numbering, Requests, separate
+from lbgpt_pandas.provenance import Provenance
 from lbgpt_pandas.rows import Table
 from lbgpt_pandas.templates import (
     column_template,
@@ -65,6 +67,8 @@ class RowPlan:
         Name of a Series; None for a frame.
     rows : int
         Rows of the frame.
+    provenance : Provenance
+        What the requests were made of.
     """
 
     requests: Requests
@@ -74,6 +78,7 @@ class RowPlan:
     index: pd.Index[Any]
     name: Hashable | None
     rows: int
+    provenance: Provenance
 
     def rows_of(self) -> list[int]:
         """How many rows each request answers; as long as `requests`, each at least 1."""
@@ -154,14 +159,19 @@ def to_requests(
     if duplicates == "independent":
         order, samples = separate(codes)
         prompts = [prompts[number] for number in order]
+    frame = templates[0].frame()
+    options = dict(options) if frame is None else {**options, FRAME_OPTION: frame}
     return RowPlan(
-        requests=Requests(prompts, samples, templates, params=dict(params), options=dict(options)),
+        requests=Requests(prompts, samples, templates, params=dict(params), options=options),
         codes=codes,
         skipped=skipped,
         errors=errors,
         index=table.index,
         name=data.name if isinstance(data, pd.Series) else None,
         rows=len(table),
+        provenance=Provenance.of(
+            template, messages, system, templates=templates, na=na, duplicates=duplicates
+        ),
     )
 
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 OWN_KEYWORDS = (
     "template", "messages", "model", "system", "tools", "response_format", "engine", "errors",
-    "na", "duplicates", "cache_mode", "budget", "max_parallel", "progress", "name",
+    "na", "duplicates", "cache_mode", "semantic", "budget", "max_parallel", "progress", "name",
 )  # fmt: skip
 
-PLANNED_KEYWORDS = frozenset({"examples", "images", "rows_per_request", "semantic"})
+PLANNED_KEYWORDS = frozenset({"examples", "images", "rows_per_request"})
 
 PROVIDER_KEYWORDS = (
     "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop", "n",

@@ -46,6 +46,10 @@ class Template(ABC):
     def used(self) -> tuple[str, ...] | None:
         """Names of the fields it uses; None if each row decides that."""
 
+    def frame(self) -> tuple[str, str] | None:
+        """Fixed texts around what the rows differ in, in the last message; None if unknown."""
+        return None
+
     @abstractmethod
     def render(self, block: Block) -> Sequence[Hashable]:
         """Render every row of a block.
@@ -89,10 +93,15 @@ class TextTemplate(Template):
         escaped = [each.replace("{", "{{").replace("}", "}}") for each in literals]
         self._pattern = "{}".join(escaped)
         self._fields = fields
+        self._ends = literals[0], literals[-1]
 
     def used(self) -> tuple[str, ...]:
         """Names of the fields, each once."""
         return tuple(dict.fromkeys(str(name) for name, _ in self._fields))
+
+    def frame(self) -> tuple[str, str] | None:
+        """What stands before the first field and after the last one."""
+        return self._ends if self._fields and any(self._ends) else None
 
     def render(self, block: Block) -> Sequence[str]:
         """Render column by column."""
@@ -206,6 +215,11 @@ class ChatTemplate(Template):
     def __init__(self, turns: Sequence[Turn]) -> None:
         self._turns = turns
         self._templates = [each for turn in turns for each in turn.templates()]
+
+    def frame(self) -> tuple[str, str] | None:
+        """What stands around the fields of the last message, if that is one text."""
+        last = self._turns[-1].content
+        return last.frame() if isinstance(last, Template) else None
 
     def used(self) -> tuple[str, ...] | None:
         """Names of the fields of all messages; None if one of them depends on the row."""

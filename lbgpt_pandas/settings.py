@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 from weakref import WeakSet
 
 from lbgpt_pandas.engine import portal
-from lbgpt_pandas.engine.balanced import MultiLoadBalancedGPT
 from lbgpt_pandas.engine.base import _BaseGPT
 from lbgpt_pandas.engine.budget import Budget
 from lbgpt_pandas.engine.caches.base import adapt
@@ -20,21 +19,18 @@ from lbgpt_pandas.engine.caches.disk import DiskCache, default_directory
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import SUPPORTED_MODES
 from lbgpt_pandas.engine.errors import ConfigurationError
-from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT, LocalGPT
-from lbgpt_pandas.engine.litellm_router import LiteLlmRouter
 from lbgpt_pandas.engine.report import inert_html
-from lbgpt_pandas.engine.secrets import Secret
+from lbgpt_pandas.engine.semantic.tier import SemanticTier, as_semantic_tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from lbgpt_pandas.engine.replay import Replay
     from lbgpt_pandas.engine.types import CacheMode
 
 ErrorMode = Literal["coerce", "raise", "ignore"]
 EventLoop = Literal["thread", "nested"]
 Progress = Literal["auto", "widget", "tqdm", "none"]
-
-LOCAL_MODEL = "local"
 
 T = TypeVar("T")
 
@@ -60,8 +56,12 @@ class Settings:
         Model name.
     cache : StandardTier or None
         The exact cache of frames; None if there is none.
-    cache_mode : {"use", "read_only", "refresh", "off"}
+    semantic_cache : SemanticTier or None
+        The cache of near answers; None if there is none.
+    cache_mode : {"use", "read_only", "refresh", "off", "replay"}
         What is done with it.
+    replay : Replay or None
+        The archive that all answers come from inside ``lb.replay``, whatever the others say.
     budget : Budget or None
         What all runs together may spend.
     errors : {"coerce", "raise", "ignore"}
@@ -77,12 +77,14 @@ class Settings:
     engine: _BaseGPT | None = None
     model: str | None = None
     cache: StandardTier | None = None
+    semantic_cache: SemanticTier | None = None
     cache_mode: CacheMode = "use"
     budget: Budget | None = None
     errors: ErrorMode = "coerce"
     progress: Progress | bool = "auto"
     max_parallel: int | None = None
     event_loop: EventLoop = "thread"
+    replay: Replay | None = None
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -107,8 +109,8 @@ if hasattr(os, "register_at_fork"):
 _session: Settings | None = None
 _block: ContextVar[Settings | None] = ContextVar("lbgpt_settings", default=None)
 _tiers: dict[object, StandardTier] = {}
-_engines: dict[object, _BaseGPT] = {}
 _used: WeakSet[_BaseGPT] = WeakSet()
+_semantic_tiers: dict[object, SemanticTier] = {}
 
 
 def settings() -> Settings:
@@ -134,6 +136,7 @@ def configure(
     *,
     model: str | None = UNSET,
     cache: object = UNSET,
+    semantic_cache: object = UNSET,
     cache_mode: CacheMode = UNSET,
     budget: Budget | float | None = UNSET,
     errors: ErrorMode = UNSET,
@@ -153,8 +156,12 @@ def configure(
         Directory of the exact cache, or any object with a mapping's, ``get``/``set`` or
         ``aget``/``aset`` interface. None: no cache. By default a directory for this user,
         or ``LBGPT_CACHE_DIR``.
-    cache_mode : {"use", "read_only", "refresh", "off"}, optional
-        Whether answers are looked up and stored; ``"use"`` at first.
+    semantic_cache : FaissSemanticCache, QdrantSemanticCache or True, optional
+        Where answers to nearly the same question are looked for; True: see `semantic_tier`.
+        None, as at first: nowhere.
+    cache_mode : {"use", "read_only", "refresh", "off", "replay"}, optional
+        Whether answers are looked up and stored; ``"use"`` at first. ``"replay"`` asks nobody:
+        what is not stored is an error.
     budget : Budget or float, optional
         What all later runs together may spend, a number in USD; a call's own ``budget=`` comes
         in its place. None: no bound, as at first.
@@ -194,6 +201,7 @@ def using(
     *,
     model: str | None = UNSET,
     cache: object = UNSET,
+    semantic_cache: object = UNSET,
     cache_mode: CacheMode = UNSET,
     budget: Budget | float | None = UNSET,
     errors: ErrorMode = UNSET,
@@ -210,10 +218,16 @@ def using(
     Settings
         The settings in force inside.
     """
-    given = _checked(locals())
-    token = _block.set(replace(settings(), **given))
+    with in_force(replace(settings(), **_checked(locals()))) as current:
+        yield current
+
+
+@contextmanager
+def in_force(changed: Settings) -> Iterator[Settings]:
+    """Apply settings to a block; other threads and tasks do not see it."""
+    token = _block.set(changed)
     try:
-        yield settings()
+        yield changed
     finally:
         _block.reset(token)
 
@@ -235,6 +249,9 @@ def _checked(keywords: dict[str, Any]) -> dict[str, Any]:
         given["budget"] = Budget.of(given["budget"])
     if "cache" in given:
         given["cache"] = _tier(given["cache"])
+    if "semantic_cache" in given:
+        cache = given["semantic_cache"]
+        given["semantic_cache"] = default_semantic() if cache is True else as_semantic_tier(cache)
     return given
 
 
@@ -268,11 +285,35 @@ def _tier(cache: object) -> StandardTier | None:
         if cache == "":
             raise ConfigurationError('cache="" is no directory; None is no cache at all')
         path = default_directory() if cache is UNSET else Path(str(cache)).expanduser()
-        return _kept(_tiers, path.absolute(), lambda: StandardTier(DiskCache(path)))
+        return kept(_tiers, path.absolute(), lambda: StandardTier(DiskCache(path)))
     return StandardTier(adapt(cache))
 
 
-def _kept(store: dict[object, T], key: object, make: Callable[[], T]) -> T:
+def default_semantic() -> SemanticTier:
+    """Return the semantic cache in the default directory, embedded by the local model."""
+    from lbgpt_pandas.engine.semantic.faiss import FaissSemanticCache  # noqa: PLC0415  # for now
+
+    path = default_directory() / "semantic"
+    return kept(_semantic_tiers, path, lambda: SemanticTier(FaissSemanticCache("local", path)))
+
+
+def used_default_semantic() -> SemanticTier | None:
+    """Return `default_semantic` where a call has used it; None if there is nothing of it.
+
+    What earlier processes kept there counts as long as the exact cache is the default one too.
+    """
+    path = default_directory() / "semantic"
+    with _lock:
+        used = _semantic_tiers.get(path)
+    current = settings().cache
+    cache = None if current is None else current.cache
+    is_default = isinstance(cache, DiskCache) and cache.directory == path.parent.absolute()
+    if used is None and is_default and path.is_dir():
+        return default_semantic()
+    return used
+
+
+def kept(store: dict[object, T], key: object, make: Callable[[], T]) -> T:
     """Make once for `key`, so that usage and counters live as long as the process."""
     with _lock:
         if key not in store:
@@ -280,91 +321,13 @@ def _kept(store: dict[object, T], key: object, make: Callable[[], T]) -> T:
         return store[key]
 
 
-def resolve_engine(model: str | None, *, engine: _BaseGPT | None = None) -> tuple[_BaseGPT, str]:
-    """Find out who answers, and under which model name.
-
-    Parameters
-    ----------
-    model : str or None
-        As the call gave it.
-    engine : engine, optional
-        As the call gave it; it comes first, then ``model="local"``, the settings, and the
-        environment.
-
-    Returns
-    -------
-    engine
-    str
-        The model name that is sent.
-
-    Raises
-    ------
-    ConfigurationError
-        If nothing answers or no model is named; says which variables were looked for.
-    """
-    check_engine(engine)
-    if model is not None and not (isinstance(model, str) and model):
-        raise ConfigurationError(f"model={model!r} is not the name of a model")
-    current = settings()
-    wanted = model or current.model
-    chosen = engine
-    if chosen is None and wanted == LOCAL_MODEL and not isinstance(current.engine, LocalGPT):
-        chosen = _kept(_engines, LOCAL_MODEL, LocalGPT)
-    chosen = chosen or current.engine or _from_environment(wanted)
-    if wanted == LOCAL_MODEL and model is None and not isinstance(chosen, LocalGPT):
-        wanted = None  # configured for the embedded model, which was not given this call
-    name = wanted or chosen.default_model
-    if not name:
-        raise ConfigurationError(
-            "no model is named: give model=, for example model='gpt-4o-mini', or set it once "
-            "with lb.configure(model=...)"
-        )
+def note_used(engine: _BaseGPT) -> None:
+    """Remember an engine that answers calls, for as long as somebody else does."""
     with _lock:
-        _used.add(chosen)
-    return chosen, name
+        _used.add(engine)
 
 
-def known_engines() -> list[_BaseGPT]:
-    """The engine that would answer now, those of the environment, and those used in calls."""
-    current = settings()
-    with suppress(ConfigurationError):  # nothing is configured
-        current = replace(current, engine=current.engine or _from_environment(current.model))
+def used_engines() -> list[_BaseGPT]:
+    """Engines that answered calls and are still there."""
     with _lock:
-        found = [current.engine, *_engines.values(), *_used]
-    return [engine for engine in dict.fromkeys(found) if engine is not None]
-
-
-def _from_environment(model: str | None) -> _BaseGPT:
-    variables = os.environ
-    key, base_url = variables.get("OPENAI_API_KEY"), variables.get("OPENAI_BASE_URL")
-    if model and "/" in model and not base_url:
-        deployment = {"model_name": model, "litellm_params": {"model": model}}
-        return _kept(_engines, ("litellm", model), lambda: LiteLlmRouter([deployment]))
-    azure_key = variables.get("AZURE_OPENAI_API_KEY")
-    endpoint = variables.get("AZURE_OPENAI_ENDPOINT")
-    openai = azure = None
-    if key:
-        openai = _kept(_engines, ("openai", Secret(key), base_url), lambda: ChatGPT(key))
-    if azure_key and endpoint and not (key and base_url):
-        azure = _kept(
-            _engines,
-            ("azure", Secret(azure_key), endpoint),
-            # Without a map a deployment is called as the model is.
-            lambda: AzureGPT(azure_key, endpoint, {}),
-        )
-    match openai, azure:
-        case ChatGPT(), AzureGPT():
-            return _kept(
-                _engines,
-                (openai, azure),
-                lambda: MultiLoadBalancedGPT([openai, azure], allocation_function="max_headroom"),
-            )
-        case _BaseGPT() as only, None:
-            return only
-        case None, _BaseGPT() as only:
-            return only
-    raise ConfigurationError(
-        "no engine: none was given or configured, and the environment has neither OPENAI_API_KEY "
-        "nor AZURE_OPENAI_API_KEY with AZURE_OPENAI_ENDPOINT. A model written provider/name goes "
-        'to its provider by litellm (extra "litellm"); model="local" needs no key (extra "local")'
-    )
+        return list(_used)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
 import pandas as pd
 
 from lbgpt_pandas.engine.accounts import SESSION_BOOK, Ledger
-from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
 from lbgpt_pandas.engine.errors import ConfigurationError
-from lbgpt_pandas.settings import check_choice, known_engines
+from lbgpt_pandas.instants import instant
+from lbgpt_pandas.resolution import known_engines
+from lbgpt_pandas.settings import check_choice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime, timedelta
 
     from lbgpt_pandas.engine.accounts import UsageRow
 
@@ -42,8 +41,6 @@ _HEADROOM = {
 }
 _UTC = "datetime64[s, UTC]"
 _LEVELS = {"model": "string", "deployment": "string", "day": _UTC, "minute": _UTC}
-
-_A_SPAN = re.compile(r"\s*\+?\d+(?:\.\d+)?\s*[A-Za-zµ]|P", re.ASCII)
 
 
 def usage(
@@ -92,7 +89,7 @@ def usage(
     for level in levels:
         check_choice("by", level, get_args(Level))
     groups: dict[tuple[object, ...], tuple[Ledger, Ledger, Ledger]] = {}
-    for row in SESSION_BOOK.rows(_instant(since)):
+    for row in SESSION_BOOK.rows(None if since is None else instant(since, keyword="since")):
         values = _level_values(row)
         group = tuple(values[level] for level in levels)
         sums = groups.setdefault(group, (Ledger(), Ledger(), Ledger()))
@@ -124,37 +121,6 @@ def _figures(billed: Ledger, saved: Ledger, estimated: Ledger) -> tuple[object, 
         billed.cached + estimated.cached,
         *(pd.NA if ledger.usd is None else ledger.usd for ledger in (billed, saved, estimated)),
     )
-
-
-def _instant(since: datetime | timedelta | str | None) -> datetime | None:
-    if since is None:
-        return None
-    try:
-        span = _span(since)
-        if span is not None:
-            return SYSTEM_CLOCK.wall() - span
-        if isinstance(since, str | date | np.datetime64):
-            # Without a time zone it is local time.
-            return pd.Timestamp(since).to_pydatetime(warn=False).astimezone()
-    except (ValueError, OverflowError) as error:
-        raise ConfigurationError(f"since={since!r} is not understood: {error}") from None
-    raise ConfigurationError(f"since={since!r}: give a point in time, or a span such as '2 hours'")
-
-
-def _span(since: object) -> timedelta | None:
-    """Return how long ago `since` says, None if it is a point in time."""
-    if isinstance(since, timedelta | np.timedelta64):
-        span = pd.Timedelta(since)
-    elif isinstance(since, str) and _A_SPAN.match(since):
-        try:
-            span = pd.Timedelta(since)
-        except ValueError:
-            return None  # as in "1 Nov 2026"
-    else:
-        return None
-    if span >= pd.Timedelta(0):
-        return span.to_pytimedelta()
-    raise ValueError("a span must not be negative")
 
 
 def headroom() -> pd.DataFrame:

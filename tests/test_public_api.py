@@ -73,12 +73,13 @@ def parameters(function: Any) -> list[str]:
 COMPLETE = [
     "template=None", "*", "messages=None", "model=None", "system=None", "tools=None",
     "response_format=None", "engine=None", "errors=None", "na='skip'", "duplicates='share'",
-    "cache_mode=None", "budget=None", "max_parallel=None", "progress=None", "name=None", "**params",
+    "cache_mode=None", "semantic=None", "budget=None", "max_parallel=None", "progress=None",
+    "name=None", "**params",
 ]  # fmt: skip
 
 SETTINGS = [
-    "model=...", "cache=...", "cache_mode=...", "budget=...", "errors=...", "progress=...",
-    "max_parallel=...",
+    "model=...", "cache=...", "semantic_cache=...", "cache_mode=...", "budget=...", "errors=...",
+    "progress=...", "max_parallel=...",
 ]  # fmt: skip
 
 SIGNATURES: dict[Any, list[str]] = {

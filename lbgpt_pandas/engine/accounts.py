@@ -11,6 +11,8 @@ from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.types import Source
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lbgpt_pandas.engine.types import Outcome, TokenCount
 
 MINUTES_OF_AN_HOUR = 60
@@ -49,6 +51,28 @@ class Ledger:
     def usd(self) -> float | None:
         """List price in USD; None, and never a sum that is too low, if one is unknown."""
         return None if self.unpriced else self.priced_usd
+
+    def count(self, tokens: TokenCount, usd: float | None, times: int) -> None:
+        """Add answers that are alike.
+
+        Parameters
+        ----------
+        tokens : TokenCount
+            Of one of them.
+        usd : float or None
+            Price of one; None if it is unknown.
+        times : int
+            How many there are.
+        """
+        self.requests += times
+        self.prompt += tokens.prompt * times
+        self.completion += tokens.completion * times
+        if tokens.cached:
+            self.cached += min(max(tokens.cached, 0), tokens.prompt) * times
+        if usd is None:
+            self.unpriced += times
+        else:
+            self.priced_usd += usd * times
 
     def add(self, other: Ledger) -> None:
         """Take the entries of another ledger in."""
@@ -155,25 +179,31 @@ class UsageBook:
         """
         self._enter(1, deployment, model, tokens, usd, at, times)
 
-    def spared(self, outcome: Outcome, rows: int, *, engine: str, at: datetime) -> None:
-        """Enter what the rows of one request did not have to pay.
+    def spared(self, outcomes: Iterable[tuple[Outcome, int]], *, engine: str, at: datetime) -> None:
+        """Enter what rows did not have to pay.
 
         Parameters
         ----------
-        outcome : Outcome
-            What became of the request; a failure saves nothing.
-        rows : int
-            How many rows it stands for.
+        outcomes : iterable of (Outcome, int)
+            What became of requests, and how many rows each stands for; a failure saves nothing.
         engine : str
             Who was to answer, where the answer does not say who did.
         at : datetime
             When, with a time zone.
         """
-        answer = outcome.completion
-        free = rows - (outcome.source is Source.PROVIDER)
-        if answer is not None and free:
-            name = answer.deployment or engine
-            self.saved(name, answer.model, answer.tokens, outcome.price_usd, at=at, times=free)
+        sums: dict[tuple[str, str], Ledger] = {}
+        for outcome, rows in outcomes:
+            answer = outcome.completion
+            free = rows - (outcome.source is Source.PROVIDER)
+            if answer is not None and free:
+                name = answer.deployment or engine, answer.model
+                ledger = sums.get(name)
+                if ledger is None:
+                    ledger = sums[name] = Ledger()
+                ledger.count(answer.tokens, outcome.price_usd, free)
+        for (deployment, model), ledger in sums.items():
+            with self._lock:
+                self._ledgers(deployment, model, at)[1].add(ledger)
 
     def estimated(
         self, deployment: str, model: str, tokens: TokenCount, usd: float | None, *, at: datetime
@@ -191,20 +221,12 @@ class UsageBook:
         at: datetime,
         times: int,
     ) -> None:
-        key = int(at.timestamp()) // 60, deployment, model
-        prompt = tokens.prompt
         with self._lock:
-            ledgers = self._entries.get(key) or self._open(key)
-            ledger = ledgers[kind]
-            ledger.requests += times
-            ledger.prompt += prompt * times
-            ledger.completion += tokens.completion * times
-            if tokens.cached:
-                ledger.cached += min(max(tokens.cached, 0), prompt) * times
-            if usd is None:
-                ledger.unpriced += times
-            else:
-                ledger.priced_usd += usd * times
+            self._ledgers(deployment, model, at)[kind].count(tokens, usd, times)
+
+    def _ledgers(self, deployment: str, model: str, at: datetime) -> tuple[Ledger, Ledger, Ledger]:
+        key = int(at.timestamp()) // 60, deployment, model
+        return self._entries.get(key) or self._open(key)
 
     def _open(self, key: tuple[int, str, str]) -> tuple[Ledger, Ledger, Ledger]:
         if len(self._entries) >= self._fold_from:

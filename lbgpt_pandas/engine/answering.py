@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.keys import KeyMaker
     from lbgpt_pandas.engine.run_state import RunState
+    from lbgpt_pandas.engine.semantic.questions import Question
     from lbgpt_pandas.engine.types import Completion, Outcome, Request
 
 
@@ -38,12 +39,22 @@ class Engine(Protocol):
         """Return the key maker for requests with these parameters and options."""
         ...
 
+    def family_of(self, request: Request) -> str:
+        """Family of the model that answers this request."""
+        ...
+
     def price_usd(self, completion: Completion) -> float | None:
         """List price of an answer; None if it is unknown."""
         ...
 
     async def afetch(
-        self, request: Request, *, key: str, caching: Caching, run: RunState
+        self,
+        request: Request,
+        *,
+        key: str,
+        caching: Caching,
+        question: Question | None,
+        run: RunState,
     ) -> Outcome:
         """Ask a provider, with retries, and store the answer.
 

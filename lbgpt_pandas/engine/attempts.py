@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+CROWDED_S = 5.0
+"""Longest time to wait before a retry for which a run has no budget."""
+
+
 class Attempts:
     """How an engine's requests are tried.
 
@@ -96,7 +100,7 @@ class Attempts:
             started=trail.first_sent_at,
             sleep=partial(self._pause, trail),
             should_retry=partial(self._should_retry, session, request, trail),
-            wait_s=partial(self._wait_s, session, trail),
+            wait_s=partial(self._wait_s, trail),
         )
         try:
             async for turn in policy:
@@ -106,6 +110,10 @@ class Attempts:
                         known, first = first, None
                         raise known
                     return await attempt()
+        except RequestError as error:
+            if trail.is_crowded and trail.attempts > 1 and decide(error).retry:
+                raise _given_up(error, trail.attempts) from None
+            raise
         finally:
             if trail.order is not None:
                 trail.run.retries.settled(trail.order)
@@ -154,14 +162,14 @@ class Attempts:
             if trail.run.stopped:
                 raise Withdrawn
             trail.attempts += 1
-            trail.deployment = call.deployment
+            trail.called, trail.deployment = place.lane.deployment, call.deployment
             if trail.first_sent_at is None:
                 trail.first_sent_at = self.clock.monotonic()
             sent = True
             call.sent()
             yield call
         except RequestError as error:
-            trail.error = error
+            trail.error = trail.run.last_failure = error
             if call is not None and sent:
                 if decide(error).retry:
                     trail.run.note_tried()
@@ -216,64 +224,55 @@ class Attempts:
         if not isinstance(error, RequestError):
             return False
         decision = decide(error)
-        name = trail.deployment
-        trail.avoid = frozenset({name}) if decision.other_deployment else frozenset()
+        called = frozenset() if trail.called is None else frozenset({trail.called})
+        trail.avoid = called if decision.other_deployment else frozenset()
         if decision.fatal:
-            trail.run.disable(name, request.model, error)
+            for deployment in called:
+                trail.run.disable(deployment, request.model, error)
             return self._has_others(session, request, trail)
         if isinstance(error, RequestExceedsQuota):
-            trail.barred |= {name}
+            trail.barred |= called
             return trail.attempts > 0 and self._has_others(session, request, trail)
         if not decision.retry or error.code in {"blocked", "outage"}:
             return False
-        if decision.uses_budget and not self._is_granted(session, trail):
-            raise RetryBudgetExhausted(
-                f"too many requests are failing for this one to be tried again; it failed with: "
-                f"{error}",
-                code=error.code,
-                status=error.status,
-                maybe_billed=error.maybe_billed,
-                request_id=error.request_id,
-            ) from None
+        trail.is_crowded = decision.uses_budget and not self._is_granted(trail)
         return True
 
-    def _is_granted(self, session: Session, trail: Trail) -> bool:
+    def _is_granted(self, trail: Trail) -> bool:
         """Ask the retry budget, unless the deployment rests: then nobody hurries it anyway."""
         now = self.clock.monotonic()
-        for lane in session.lanes:
-            deployment = lane.deployment
-            if deployment.name == trail.deployment and deployment.breaker.ready_at(now) > now:
-                return True
+        if trail.called is not None and trail.called.breaker.ready_at(now) > now:
+            return True
         return trail.run.retries.grant(now, order=trail.order or 0)
 
     def _has_others(self, session: Session, request: Request, trail: Trail) -> bool:
         return any(
-            lane.deployment.name not in trail.barred
-            and trail.run.why_out(lane.deployment.name, request.model) is None
+            lane.deployment not in trail.barred
+            and trail.run.why_out(lane.deployment, request.model) is None
             for lane in session.lanes
         )
 
     def _is_alone(self, session: Session, request: Request, trail: Trail) -> bool:
         now = self.clock.monotonic()
         return not any(
-            other.deployment.name != trail.deployment
-            and trail.run.why_out(other.deployment.name, request.model) is None
+            other.deployment is not trail.called
+            and trail.run.why_out(other.deployment, request.model) is None
             and other.deployment.breaker.ready_at(now) <= now
             for other in session.lanes
         )
 
-    def _wait_s(self, session: Session, trail: Trail, error: BaseException, attempt: int) -> float:
+    def _wait_s(self, trail: Trail, error: BaseException, attempt: int) -> float:
         """Seconds before the request goes back to the scheduler."""
         if not decide(error).retry:
             return 0.0  # its deployment is out; whoever else is ready may go on
         if not isinstance(error, RateLimited):
-            return wait_seconds(error, attempt=attempt, random=self._random)
-        for lane in session.lanes:
-            deployment = lane.deployment
-            if deployment.name == trail.deployment:
-                blocked = deployment.quota.blocked_until > self.clock.monotonic()
-                return 0.0 if blocked else deployment.wait_s(error)
-        return 0.0
+            seconds = wait_seconds(error, attempt=attempt, random=self._random)
+            crowd_s = self._random.uniform(0.5, 1.0) * CROWDED_S if trail.is_crowded else 0.0
+            return max(seconds, crowd_s)
+        if trail.called is None:
+            return 0.0
+        blocked = trail.called.quota.blocked_until > self.clock.monotonic()
+        return 0.0 if blocked else trail.called.wait_s(error)
 
     async def _pause(self, trail: Trail, seconds: float) -> None:
         if seconds > 0:
@@ -290,3 +289,13 @@ class Attempts:
                 code="attempt_timeout",
                 maybe_billed=True,
             ) from None
+
+
+def _given_up(error: RequestError, attempts: int) -> RetryBudgetExhausted:
+    return RetryBudgetExhausted(
+        f"{attempts} attempts failed, as did too many of other rows; the last one: {error}",
+        code=error.code,
+        status=error.status,
+        maybe_billed=error.maybe_billed,
+        request_id=error.request_id,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
+import warnings
 from typing import TYPE_CHECKING, Any, get_args
 
 from lbgpt_pandas.engine.allocation import (
@@ -13,9 +13,9 @@ from lbgpt_pandas.engine.allocation import (
     max_headroom_allocation_function,
     random_allocation_function,
 )
-from lbgpt_pandas.engine.arguments import check_weight
+from lbgpt_pandas.engine.arguments import check_at_least_one, check_weight
 from lbgpt_pandas.engine.base import _BaseGPT
-from lbgpt_pandas.engine.errors import ConfigurationError
+from lbgpt_pandas.engine.errors import CacheWarning, ConfigurationError
 from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT
 from lbgpt_pandas.engine.session import Session
 from lbgpt_pandas.engine.types import Headroom
@@ -50,17 +50,19 @@ class MultiLoadBalancedGPT(_BaseGPT):
         turn. A callable gets the list of those members, and `allocation_function_kwargs`, and
         returns one of them.
     allocation_function_kwargs : mapping, optional
-        Further keywords of a callable.
+        Further keywords of a callable. One that returns None leaves the choice to chance.
     allocation_function_weights : sequence of float, optional
         A weight for each member, at least 0; by default the members' own ``weight``. A member
-        of weight 0 is called only if no other can take a request.
+        of weight 0 is called only while the others of its tier are blocked or down, whatever
+        the function.
     cache : object, optional
         The exact cache, for all members together; see `Pipeline`.
     max_parallel_requests : int, optional
         Cap on the calls in flight through this balancer; the sum of the members' by default.
     spill_after : float, default 5.0
         A member with a higher ``tier`` is used only while those of the lower tiers are blocked
-        or down for longer than so many seconds.
+        by their providers, or down, for longer than so many seconds. Waiting for a limit of
+        one's own is neither.
     **settings
         Of `Pipeline`: ``stop_after_attempts``, ``stop_on_exception``, ``auto_cache``,
         ``tools``, ``name``, ``weight``, ``tier``, ``clock``.
@@ -68,8 +70,7 @@ class MultiLoadBalancedGPT(_BaseGPT):
     Raises
     ------
     ConfigurationError
-        If there is no member, two have the same name, a weight does not fit, or the function
-        is unknown.
+        If there is no member, a weight does not fit, or the function is unknown.
 
     Examples
     --------
@@ -93,9 +94,11 @@ class MultiLoadBalancedGPT(_BaseGPT):
         spill_after: float = SPILL_AFTER_S,
         **settings: Any,
     ) -> None:
-        self.gpts = list(gpts)
+        self.gpts = list(gpts or ())
         _check_members(self.gpts)
         places = sum(gpt.max_parallel_calls for gpt in self.gpts)
+        if max_parallel_requests is not None:
+            check_at_least_one("max_parallel_requests", max_parallel_requests)
         for name in ("limit_rpm", "limit_tpm", "limit_burst_s", "quota_group", "request_timeout"):
             if name in settings:
                 raise ConfigurationError(f"{name}= belongs to the members of a balancer")
@@ -104,6 +107,11 @@ class MultiLoadBalancedGPT(_BaseGPT):
         )
         check_weight("spill_after", spill_after)
         _check_function(allocation_function)
+        if allocation_function_kwargs and not callable(allocation_function):
+            raise ConfigurationError(
+                "allocation_function_kwargs= is for a callable; "
+                f"allocation_function={allocation_function!r} takes none"
+            )
         weights = allocation_function_weights
         if weights is None:
             weights = [gpt.weight for gpt in self.gpts]
@@ -119,8 +127,18 @@ class MultiLoadBalancedGPT(_BaseGPT):
         self._keywords = dict(allocation_function_kwargs or {})
         self._spill_after = float(spill_after)
         self._turns = itertools.count()
-        self._tiers = sorted({gpt.fallback_tier for gpt in self.gpts})
+        _warn_of_caches(self.gpts)
+        self._ranks = self._ranked()
+        models = {gpt.default_model for gpt in self.gpts}
+        self.default_model = models.pop() if len(models) == 1 else None
         _name_apart(self.deployments())
+
+    def _ranked(self) -> list[list[_BaseGPT]]:
+        """Members by tier, in each tier those without weight after the others."""
+        ranks: dict[tuple[int, bool], list[_BaseGPT]] = {}
+        for gpt in self.gpts:
+            ranks.setdefault((gpt.fallback_tier, not self._weights[id(gpt)]), []).append(gpt)
+        return [ranks[rank] for rank in sorted(ranks)]
 
     @property
     def family(self) -> str:
@@ -145,12 +163,13 @@ class MultiLoadBalancedGPT(_BaseGPT):
     def headroom(self) -> Headroom:
         """What may still be sent by all members together."""
         each = self.deployment_headrooms()
+        of_quota = {id(d.quota): head for d, head in zip(self.deployments(), each, strict=True)}
         blocked = [head.blocked_until for head in each]
         ends = [end for end in blocked if end is not None]
         return Headroom(
             deployment=self.name,
-            requests=_sum([head.requests for head in each]),
-            tokens=_sum([head.tokens for head in each]),
+            requests=_sum([head.requests for head in of_quota.values()]),
+            tokens=_sum([head.tokens for head in of_quota.values()]),
             fraction=max(head.fraction for head in each),
             in_flight=sum(head.in_flight for head in each),
             next_free_s=min(head.next_free_s for head in each),
@@ -169,21 +188,23 @@ class MultiLoadBalancedGPT(_BaseGPT):
 
     def _able(self, ready: Mapping[Deployment, float], now: float) -> list[_BaseGPT]:
         """Members of the lowest tier that is to be used now, and that can take the request."""
-        for tier in self._tiers:
-            members = [gpt for gpt in self.gpts if gpt.fallback_tier == tier]
+        for members in self._ranks:
             able = [gpt for gpt in members if gpt.is_able(ready, now)]
-            if able or min(_ready_at(gpt, ready) for gpt in members) <= now + self._spill_after:
+            if (
+                able
+                or min(_held_until(gpt, ready, now) for gpt in members) <= now + self._spill_after
+            ):
                 return able
         return []
 
     def _allocate(self, able: Sequence[_BaseGPT]) -> _BaseGPT:
-        weights = [self._weights[id(gpt)] for gpt in able]
-        if any(weights):
-            able = [gpt for gpt, weight in zip(able, weights, strict=True) if weight]
-            weights = [weight for weight in weights if weight]
         if len(able) == 1:
             return able[0]
+        weights = [self._weights[id(gpt)] for gpt in able]
         chosen = self._by_function(able, weights)
+        if chosen is None:
+            # LBGPT's functions say so where nobody has headroom, by figures that lag behind.
+            chosen = random_allocation_function(able, weights)
         if not any(chosen is gpt for gpt in able):
             raise ConfigurationError(
                 f"the allocation function returned {chosen!r}, which is none of the engines that "
@@ -191,7 +212,7 @@ class MultiLoadBalancedGPT(_BaseGPT):
             )
         return chosen
 
-    def _by_function(self, able: Sequence[_BaseGPT], weights: Sequence[float]) -> _BaseGPT:
+    def _by_function(self, able: Sequence[_BaseGPT], weights: Sequence[float]) -> _BaseGPT | None:
         match self._function:
             case "random":
                 chosen: Any = random_allocation_function(able, weights)
@@ -216,7 +237,7 @@ class MultiLoadBalancedGPT(_BaseGPT):
         raise ConfigurationError("a balancer calls nobody itself")
 
     def _new_session(self) -> Session:
-        lowest = self._tiers[0]
+        lowest = self._ranks[0][0].fallback_tier
         opened: list[_BaseGPT] = []
 
         async def open_lanes() -> list[Lane]:
@@ -316,12 +337,13 @@ class LoadBalancedGPT(MultiLoadBalancedGPT):
         )
 
 
-def _ready_at(gpt: _BaseGPT, ready: Mapping[Deployment, float]) -> float:
-    return min(ready.get(deployment, math.inf) for deployment in gpt.deployments())
+def _held_until(gpt: _BaseGPT, ready: Mapping[Deployment, float], now: float) -> float:
+    """Until when a provider's word or failures keep all of a member's deployments back."""
+    return min(each.held_until(now) if each in ready else math.inf for each in gpt.deployments())
 
 
 def _latency_s(gpt: _BaseGPT) -> float:
-    return min(deployment.latency_s for deployment in gpt.deployments())
+    return min(deployment.latency() for deployment in gpt.deployments())
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
@@ -331,12 +353,22 @@ def _sum(values: Sequence[float | None]) -> float | None:
 
 def _check_members(gpts: Sequence[object]) -> None:
     if not gpts:
-        raise ConfigurationError("gpts=[]: a balancer needs at least one engine")
+        raise ConfigurationError("gpts is empty: a balancer needs at least one engine")
     for gpt in gpts:
         if not isinstance(gpt, _BaseGPT):
             raise ConfigurationError(f"gpts has a {type(gpt).__name__}, which is no engine")
     if len(set(map(id, gpts))) < len(gpts):
         raise ConfigurationError("gpts has the same engine twice; give it a larger weight instead")
+
+
+def _warn_of_caches(gpts: Sequence[_BaseGPT]) -> None:
+    for gpt in gpts:
+        if gpt.has_cache or gpt.semantic is not None:
+            warnings.warn(
+                f"the cache of {gpt.name} is not used inside a balancer; give it to the balancer",
+                CacheWarning,
+                stacklevel=3,
+            )
 
 
 def _check_function(function: object) -> None:
@@ -349,8 +381,11 @@ def _check_function(function: object) -> None:
 
 def _name_apart(deployments: Sequence[Deployment]) -> None:
     """Number the deployments that nobody gave a name, so that reports tell them apart."""
-    seen: Counter[str] = Counter()
+    taken = {deployment.name for deployment in deployments}
+    seen: set[str] = set()
     for deployment in deployments:
-        seen[deployment.name] += 1
-        if seen[deployment.name] > 1:
-            deployment.name = f"{deployment.name}-{seen[deployment.name]}"
+        if deployment.name in seen:
+            numbered = (f"{deployment.name}-{number}" for number in itertools.count(2))
+            deployment.name = next(name for name in numbered if name not in taken)
+            taken.add(deployment.name)
+        seen.add(deployment.name)

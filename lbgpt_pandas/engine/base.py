@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.batch import Batch
-from lbgpt_pandas.engine.caching import NO_CACHING, Caching
+from lbgpt_pandas.engine.caching import NO_CACHING
 from lbgpt_pandas.engine.calls import Trail
 from lbgpt_pandas.engine.completions import to_sdk_object
 from lbgpt_pandas.engine.embeddings import Embeddings
@@ -133,7 +133,7 @@ class _BaseGPT(Streams, Embeddings):
         return Batch(
             self,
             [Request.from_keywords(request) for request in requests],
-            caching=Caching.of(self.tier, "use") if use_cache else NO_CACHING,
+            caching=self.caching() if use_cache else NO_CACHING,
             stop_on_error=self.stop_on_exception,
             keep_payloads=True,
             clock=self.clock,

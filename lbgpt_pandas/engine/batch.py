@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lbgpt_pandas.engine.accounts import SESSION_BOOK
 from lbgpt_pandas.engine.caching import NO_CACHING
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
-from lbgpt_pandas.engine.completions import read_completion
+from lbgpt_pandas.engine.collection import no_collection
 from lbgpt_pandas.engine.errors import (
     BudgetExceeded,
     ContentFiltered,
@@ -19,9 +19,11 @@ from lbgpt_pandas.engine.errors import (
     NotFound,
     QuotaExhausted,
     RequestError,
+    RequestExceedsQuota,
     RunAborted,
 )
 from lbgpt_pandas.engine.flights import Withdrawn
+from lbgpt_pandas.engine.lookups import Lookups
 from lbgpt_pandas.engine.report import RunSnapshot
 from lbgpt_pandas.engine.retry import decide
 from lbgpt_pandas.engine.run_state import RunState
@@ -34,11 +36,11 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.budget import Budget
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.clock import Clock
-    from lbgpt_pandas.engine.keys import KeyMaker
+    from lbgpt_pandas.engine.semantic.questions import Question
     from lbgpt_pandas.engine.types import Request
 
-LOOKUP_SIZE = 2_000
-"""Keys in one bulk lookup: large enough to be fast, small enough not to hold up the loop."""
+LOOKUP_SIZE = 500
+"""Keys in one bulk lookup: answers of more do not stay in the processor's cache until read."""
 
 SPARE_WORKERS = 64
 """Workers beyond the calls in flight, for rows that wait for the cache or for a retry."""
@@ -47,7 +49,7 @@ ABORT_AFTER = 20
 """So many first answers that fail alike, without hope, stop a run."""
 
 
-OF_THE_ROW = (ContentFiltered, ContextTooLong)
+OF_THE_ROW = (ContentFiltered, ContextTooLong, RequestExceedsQuota)
 """Failures that say something about one row and nothing about the next."""
 
 
@@ -109,7 +111,8 @@ class Batch:
         self._stop_on_error = stop_on_error
         self._keep_payloads = keep_payloads
         self._clock = clock
-        self._keys: list[str] = [""] * len(requests)
+        self._lookups = Lookups(engine, requests, caching, keep_payloads=keep_payloads)
+        self._keys = self._lookups.keys
         self._followers: dict[int, list[int]] = {}
         self._fatal: RequestError | None = None
         self._unaffordable: BudgetExceeded | None = None
@@ -117,15 +120,19 @@ class Batch:
         self._run = RunState(budget=budget)
         self._started_at: float | None = None
         self._elapsed_s = 0.0
-        self._done = self._cached = self._shared = self._in_flight = self._retries = 0
+        self._done = self._cached = self._semantic = self._shared = 0
+        self._in_flight = self._retries = 0
         self._answered = self._hopeless = 0
         self._hopeless_kind: tuple[type[RequestError], str | None] | None = None
         self._failed, self._skipped = failed, skipped
         self._prompt_tokens = self._completion_tokens = 0
         self._cost_usd: float | None = 0.0
+        self._attempts_before: dict[int, int] = {}
         for number, outcome in enumerate(earlier):
             if outcome is not None and outcome.completion is not None:
                 self._settle(number, outcome)
+            elif outcome is not None and outcome.attempts:
+                self._attempts_before[number] = outcome.attempts
 
     async def arun(self) -> list[Outcome | None]:
         """Answer every request; the outcomes stand in the order of the requests.
@@ -141,15 +148,17 @@ class Batch:
             The very first call shows that no call can succeed.
         RunAborted
             The same became clear later, or credit ran out.
+        CacheMiss, CacheCorrupt
+            With ``cache_mode="replay"``: an answer is not stored, or damaged.
         BudgetExceeded
             The budget is used up, and says that this is to be raised.
         """
         self._started_at = self._clock.monotonic()
-        if self.caching.tier is not None:
-            # A store that failed may be well again, and a failure of this run is told again.
-            self.caching.tier.reset()
+        # A store that failed may be well again, and a failure of this run is told again.
+        self.caching.reset()
         try:
-            misses = await self._look_up()
+            with no_collection():
+                misses = await self._look_up()
             if misses and not self._run.stopped:
                 async with self.engine:
                     await self._ask(self._leaders(misses))
@@ -173,6 +182,7 @@ class Batch:
             failed=self._failed,
             skipped=self._skipped,
             cached=self._cached,
+            semantic=self._semantic,
             shared=self._shared,
             in_flight=self._in_flight,
             retries=self._retries,
@@ -183,6 +193,15 @@ class Batch:
             finished=self._finished,
         )
 
+    def key(self, number: int) -> str:
+        """Key of a request; empty until it was looked up, and where there is none."""
+        return self._keys[number]
+
+    @property
+    def last_failure(self) -> RequestError | None:
+        """How the call failed that failed last; its row may have been tried again."""
+        return self._run.last_failure
+
     def stop(self) -> None:
         """Start nothing new; what is in flight is finished. Safe from any thread."""
         self._run.stop()
@@ -190,67 +209,19 @@ class Batch:
     async def _look_up(self) -> list[int]:
         """Settle every cached request; return the numbers of the others."""
         misses: list[int] = []
-        makers: dict[tuple[int, int], tuple[KeyMaker, Request]] = {}
         for start in range(0, len(self.requests), LOOKUP_SIZE):
             numbers = range(start, min(start + LOOKUP_SIZE, len(self.requests)))
-            self._make_keys(numbers, makers)
-            misses += await self._find(numbers)
+            open_numbers = [number for number in numbers if self.outcomes[number] is None]
+            settled = await self._lookups.find(open_numbers)
+            for number, outcome in settled.items():
+                self._settle(number, outcome)
+            spared = [(outcome, self.rows_of[number]) for number, outcome in settled.items()]
+            SESSION_BOOK.spared(spared, engine=self.engine.name, at=self._clock.wall())
+            misses += [number for number in open_numbers if number not in settled]
             await asyncio.sleep(0)
+        if misses and self.caching.recording is not None:
+            raise self.caching.recording.miss(misses)
         return misses
-
-    def _make_keys(
-        self, numbers: range, makers: dict[tuple[int, int], tuple[KeyMaker, Request]]
-    ) -> None:
-        for number in numbers:
-            if self.outcomes[number] is not None:
-                continue
-            request = self.requests[number]
-            shared_parts = id(request.params), id(request.options)
-            try:
-                if shared_parts not in makers:
-                    # With the request, because the id of a mapping that is gone is given again.
-                    makers[shared_parts] = self.engine.key_maker(request), request
-                maker, _ = makers[shared_parts]
-                self._keys[number] = maker.key(request.messages, request.sample)
-            except RequestError as error:
-                self._settle(number, Outcome(None, error, Source.SKIPPED, key=""))
-
-    async def _find(self, numbers: range) -> list[int]:
-        open_numbers = [number for number in numbers if self.outcomes[number] is None]
-        tier = self.caching.tier
-        if tier is None or not self.caching.reads:
-            return open_numbers
-        keys = dict.fromkeys(self._keys[number] for number in open_numbers)
-        found = await tier.find(list(keys), repair=self.caching.writes)
-        misses = []
-        for number in open_numbers:
-            outcome = self._from_cache(number, found.get(self._keys[number]))
-            if outcome is None:
-                misses.append(number)
-            else:
-                self._book(number, outcome)
-        return misses
-
-    def _from_cache(self, number: int, payload: dict[str, object] | None) -> Outcome | None:
-        if payload is None:
-            return None
-        try:
-            completion = read_completion(
-                payload,
-                messages=self.requests[number].messages,
-                deployment="",
-                keep_payload=self._keep_payloads,
-            )
-        except RequestError:
-            # Stored by something that accepted more than this version does: a miss.
-            return None
-        return Outcome(
-            completion,
-            None,
-            Source.EXACT_CACHE,
-            self._keys[number],
-            price_usd=self.engine.price_usd(completion),
-        )
 
     def _leaders(self, misses: list[int]) -> list[int]:
         """Keep one of equal requests; the others follow it."""
@@ -288,6 +259,7 @@ class Batch:
                     request,
                     key=self._keys[number],
                     caching=self.caching,
+                    question=self._question(number),
                     run=self._run,
                 )
             except Withdrawn:
@@ -303,6 +275,10 @@ class Batch:
             for follower in self._followers.pop(number, ()):
                 self._book(follower, replace(outcome, source=Source.SHARED, attempts=0))
 
+    def _question(self, number: int) -> Question | None:
+        has_tier = self.caching.semantic is not None and self.caching.writes
+        return self._lookups.question(number) if has_tier else None
+
     def _stops_for(self, error: BudgetExceeded) -> bool:
         """Tell whether a used-up budget ends the run, and begin to end it."""
         budget = self._run.budget
@@ -316,12 +292,16 @@ class Batch:
         """Settle, and enter what the rows did not have to pay in the session's book."""
         self._settle(number, outcome)
         at = self._clock.wall()
-        SESSION_BOOK.spared(outcome, self.rows_of[number], engine=self.engine.name, at=at)
+        rows = self.rows_of[number]
+        SESSION_BOOK.spared([(outcome, rows)], engine=self.engine.name, at=at)
 
     def _settle(self, number: int, outcome: Outcome) -> None:
         completion = outcome.completion
         if completion is not None and completion.payload is not None and not self._keep_payloads:
             outcome = replace(outcome, completion=replace(completion, payload=None))
+        before = self._attempts_before.pop(number, 0)
+        if before:
+            outcome = replace(outcome, attempts=outcome.attempts + before)
         self.outcomes[number] = outcome
         rows = self.rows_of[number]
         self._retries += max(0, outcome.attempts - 1)
@@ -338,8 +318,9 @@ class Batch:
                 self._charge(outcome)
             case Source.SHARED:
                 self._shared += rows
-            case _:
+            case source:
                 self._cached += rows
+                self._semantic += rows * (source is Source.SEMANTIC_CACHE)
 
     def _charge(self, outcome: Outcome) -> None:
         if outcome.completion is None:
@@ -354,7 +335,7 @@ class Batch:
     def _note_failure(self, error: BaseException) -> None:
         if self._stop_on_error:
             self.stop()
-        if not isinstance(error, RequestError):
+        if not isinstance(error, RequestError) or self.caching.recording is not None:
             return
         decision = decide(error)
         fatal = decision.fatal and not (isinstance(error, NotFound) and self._has_many_models)

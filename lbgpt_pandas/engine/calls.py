@@ -38,9 +38,13 @@ class Trail:
     maybe_billed : bool
         A call that failed may have been charged.
     deployment : str
-        Who was called last.
+        Name of the one that was called last.
     price_usd : float or None
         List price of the answer.
+    called : Deployment or None
+        Who was called last.
+    is_crowded : bool
+        More requests of the run fail than it has retries for, so this one waits longer.
     """
 
     run: RunState = field(default_factory=RunState)
@@ -50,8 +54,10 @@ class Trail:
     deployment: str = ""
     price_usd: float | None = None
     order: int | None = None
-    avoid: frozenset[str] = frozenset()
-    barred: frozenset[str] = frozenset()
+    called: Deployment | None = None
+    avoid: frozenset[Deployment] = frozenset()
+    barred: frozenset[Deployment] = frozenset()
+    is_crowded: bool = False
     error: RequestError | None = None
     first_sent_at: float | None = None
 

@@ -100,8 +100,10 @@ def _first_choice(payload: object, request_id: str | None) -> dict[str, object]:
         choices = payload.get("choices")
         if not isinstance(choices, list) or not choices:
             problem = "the answer has no choices"
-        elif not all(isinstance(c, dict) and isinstance(c.get("message"), dict) for c in choices):
-            problem = "the answer has a choice without a message"
+        else:
+            for choice in choices:
+                if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+                    problem = "the answer has a choice without a message"
     if problem:
         raise MalformedResponse(
             f"{problem}; the address may not be a chat completion endpoint",
@@ -132,11 +134,8 @@ def read_tokens(usage: object, *, messages: Sequence[Message], text: object) -> 
 
 
 def _is_plausible(count: object) -> TypeGuard[int]:
-    return (
-        isinstance(count, int)
-        and not isinstance(count, bool)
-        and 0 <= count <= MAX_PLAUSIBLE_TOKENS
-    )
+    # JSON has no subclasses of int but bool.
+    return type(count) is int and 0 <= count <= MAX_PLAUSIBLE_TOKENS
 
 
 def to_sdk_object(outcome: Outcome, *, model_class: str) -> Any:

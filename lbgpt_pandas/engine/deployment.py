@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.usage import UsageLog
 
 LONGEST_BACKOFF_S = 60.0
+LATENCY_OF_A_FAILURE_S = 1.0
+"""Seconds that a failed call counts for at least where the quickest is looked for."""
+
 LATENCY_HALF_LIFE_S = 10.0
 
 RECENT = 64
@@ -117,7 +120,7 @@ class Deployment:
         self.price, self.usage = price, usage
         self._counting = counting
         self.estimator = TokenEstimator()
-        self.latency_s = 0.0
+        self._latency_s = 0.0
         self.last_fault: RequestError | None = None
         self._latency_at = 0.0
         self._refusals = 0
@@ -153,8 +156,16 @@ class Deployment:
         certain = certain_tokens(prompt, completion, is_set=is_set, counting=self._counting)
         return Demand(prompt, completion, certain, request)
 
+    def least(self, demand: Demand) -> dict[Resource, float]:
+        """What a request takes of each resource however short its answer is."""
+        return {
+            "requests": 1.0,
+            "tokens": float(demand.certain),
+            "input_tokens": float(demand.prompt),
+        }
+
     def cost(self, demand: Demand) -> dict[Resource, float]:
-        """What a request takes of each resource."""
+        """What a request is expected to take of each resource."""
         return {
             "requests": 1.0,
             "tokens": float(demand.prompt + demand.completion),
@@ -228,6 +239,10 @@ class Deployment:
         readings = read_limits(error.limit_headers, now=self._clock.wall())
         with self._lock:
             self.in_flight -= 1
+            if decision.counts_as_fault:
+                # Quick failures are no reason to send more.
+                slow_s = max(now - grant.at, 2.0 * self._latency_now(now), LATENCY_OF_A_FAILURE_S)
+                self._note_latency(slow_s, now)
             if decision.counts_as_fault and (first or grant.permit.is_probe):
                 self.last_fault = error
                 self.breaker.failure(now, grant.permit, alone=alone)
@@ -296,10 +311,21 @@ class Deployment:
         longest = min(LONGEST_BACKOFF_S, 2.0 ** min(self._refusals, 6))
         return self._random.uniform(0.0, longest)
 
+    def latency(self) -> float:
+        """Seconds that an answer takes of late: up at once, down by half in ten seconds."""
+        with self._lock:
+            return self._latency_now(self._clock.monotonic())
+
+    def held_until(self, now: float) -> float:
+        """Until when the provider's word or failures keep everything back."""
+        with self._lock:
+            return max(self.breaker.ready_at(now), self.quota.blocked_until)
+
+    def _latency_now(self, now: float) -> float:
+        return self._latency_s * math.exp2(-((now - self._latency_at) / LATENCY_HALF_LIFE_S))
+
     def _note_latency(self, seconds: float, now: float) -> None:
-        """Peak EWMA: up at once, down by half in ten seconds."""
-        faded = self.latency_s * 0.5 ** ((now - self._latency_at) / LATENCY_HALF_LIFE_S)
-        self.latency_s, self._latency_at = max(seconds, faded), now
+        self._latency_s, self._latency_at = max(seconds, self._latency_now(now)), now
 
     def headroom(self) -> Headroom:
         """What may still be sent."""

@@ -72,7 +72,15 @@ class BudgetExceeded(LbgptError):
 
 
 class CacheMiss(LbgptError):
-    """Replay met a request that was never recorded."""
+    """Replay met a request that was never recorded.
+
+    Attributes
+    ----------
+    numbers : tuple of int
+        Of the run's different requests, those that are missing.
+    """
+
+    numbers: tuple[int, ...] = ()
 
 
 class CacheCorrupt(LbgptError):

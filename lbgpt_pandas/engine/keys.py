@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
     from lbgpt_pandas.engine.types import Message, Request
 
-__all__ = ["KEY_VERSION", "TRANSPORT_KEYS", "KeyMaker", "canonical_json", "request_key"]
+__all__ = [
+    "KEY_VERSION",
+    "TRANSPORT_KEYS",
+    "KeyMaker",
+    "canonical_json",
+    "keyed_params",
+    "request_key",
+]
 
 KEY_VERSION = "v1"
 """Begins every key. To be raised when a change gives an existing request another key."""
@@ -118,9 +125,7 @@ class KeyMaker:
             "kind": kind,
             "family": family,
             "model": params.get("model") if model_alias is None else model_alias,
-            "params": {
-                name: value for name, value in params.items() if _in_key(name, value, key_ignore)
-            },
+            "params": keyed_params(params, key_ignore=key_ignore),
         }
         if key_ignore:
             shared["ignored"] = sorted(key_ignore)
@@ -221,6 +226,13 @@ def request_key(
     """
     maker = KeyMaker.for_request(request, family=family, kind=kind, model_alias=model_alias)
     return maker.key(request.messages, request.sample)
+
+
+def keyed_params(
+    params: Mapping[str, object], *, key_ignore: frozenset[str] = frozenset()
+) -> dict[str, object]:
+    """Return the parameters that are part of a key, without the model."""
+    return {name: value for name, value in params.items() if _in_key(name, value, key_ignore)}
 
 
 def _in_key(name: str, value: object, key_ignore: frozenset[str]) -> bool:

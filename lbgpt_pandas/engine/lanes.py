@@ -130,9 +130,9 @@ class Ticket:
         Its run.
     counted : bool
         Somebody beside the limits wants to know its tokens.
-    avoid : frozenset of str
+    avoid : frozenset of Deployment
         Deployments that have just failed; taken only if no other is ready.
-    barred : frozenset of str
+    barred : frozenset of Deployment
         Deployments that can never take it.
     error : RequestError or None
         Its last failure.
@@ -146,8 +146,8 @@ class Ticket:
     request: Request
     run: RunState
     counted: bool = False
-    avoid: frozenset[str] = frozenset()
-    barred: frozenset[str] = frozenset()
+    avoid: frozenset[Deployment] = frozenset()
+    barred: frozenset[Deployment] = frozenset()
     error: RequestError | None = None
     attempts: int = 0
     deadline: float | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +133,7 @@ class LiteLlmRouter(_BaseGPT):
 
 def _divided(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Divide keywords into this package's and litellm's."""
-    names = set(inspect.signature(Pipeline.__init__).parameters) - {"self"}
+    names = set(Pipeline.settings())
     own = {name: value for name, value in settings.items() if name in names}
     of_router = {name: value for name, value in settings.items() if name not in names}
     for name in of_router:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
-import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,42 +13,48 @@ from typing import TYPE_CHECKING
 from lbgpt_pandas.engine import pricing
 from lbgpt_pandas.engine.arguments import (
     check_at_least_one,
+    check_text,
     check_tier,
     check_timeout,
     check_weight,
+    unknown_setting,
 )
 from lbgpt_pandas.engine.attempts import Attempts
 from lbgpt_pandas.engine.caches.base import MemoryCache, adapt
 from lbgpt_pandas.engine.caches.standard import StandardTier
+from lbgpt_pandas.engine.caching import LOOKUP_ORDER, Caching, Keeping, check_order
 from lbgpt_pandas.engine.calls import Trail
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
+from lbgpt_pandas.engine.connections import Connections
 from lbgpt_pandas.engine.deployment import Deployment
 from lbgpt_pandas.engine.errors import RequestError
 from lbgpt_pandas.engine.keys import KeyMaker
 from lbgpt_pandas.engine.lanes import Lane
-from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.limits.adaptive import concurrency_for
 from lbgpt_pandas.engine.limits.quota import Limits, shared_quota
 from lbgpt_pandas.engine.run_state import RunState
+from lbgpt_pandas.engine.semantic.tier import as_semantic_tier
 from lbgpt_pandas.engine.session import Session
 from lbgpt_pandas.engine.types import Outcome, Source
 from lbgpt_pandas.engine.usage import UsageLog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from types import TracebackType
-    from typing import Self
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from lbgpt_pandas.engine.caching import Caching
+    from lbgpt_pandas.engine.caching import LookupOrder
     from lbgpt_pandas.engine.clock import Clock
     from lbgpt_pandas.engine.limits.estimate import Counting
+    from lbgpt_pandas.engine.semantic.base import SemanticCache
+    from lbgpt_pandas.engine.semantic.questions import Question
     from lbgpt_pandas.engine.transports.base import Transport
-    from lbgpt_pandas.engine.types import Completion, Headroom, Request, TokenCount
+    from lbgpt_pandas.engine.types import CacheMode, Completion, Headroom, Request, TokenCount
+
+    Keep = Callable[[Completion], Awaitable[None]]
 
 ATTEMPT_TIMEOUT_S = 120.0
 
 
-class Pipeline(ABC):
+class Pipeline(Connections):
     """One request through single-flight, limits, attempts, provider and cache.
 
     Engines are plain data: they may be made anywhere, used from several event loops and
@@ -89,6 +95,16 @@ class Pipeline(ABC):
         Inside a balancer: used only while every member of a lower tier is blocked or down.
     quota_group : str, optional
         Engines of one group count against the same limits; by default each has its own.
+    semantic_cache : FaissSemanticCache, QdrantSemanticCache or SemanticCache, optional
+        Where answers to nearly the same question are looked for.
+    propagate_semantic_cache_to_standard_cache : bool, default False
+        Copy an answer to exactly the same request from the semantic to the exact cache; a near
+        one never.
+    propagate_standard_cache_to_semantic_cache : bool, default False
+        The other way round; each copy costs an embedding.
+    cache_lookup_order : ("semantic", "standard") or ("standard", "semantic")
+        Which tier is asked first. Identical requests are looked for in both before anything is
+        embedded.
     request_timeout : float, default 120
         Seconds for one attempt. A request's own ``request_timeout`` comes first.
     clock : Clock, optional
@@ -129,9 +145,19 @@ class Pipeline(ABC):
         weight: float = 1.0,
         tier: int = 0,
         quota_group: str | None = None,
+        semantic_cache: SemanticCache | None = None,
+        propagate_semantic_cache_to_standard_cache: bool = False,
+        propagate_standard_cache_to_semantic_cache: bool = False,
+        cache_lookup_order: LookupOrder = LOOKUP_ORDER,
         request_timeout: float | None = ATTEMPT_TIMEOUT_S,
         clock: Clock = SYSTEM_CLOCK,
+        **unknown: object,
     ) -> None:
+        super().__init__()
+        for setting in unknown:
+            raise unknown_setting(type(self).__name__, setting, Pipeline.settings())
+        check_text("name", name)
+        check_text("quota_group", quota_group)
         check_at_least_one("max_parallel_calls", max_parallel_calls)
         check_at_least_one("max_usage_cache_size", max_usage_cache_size)
         check_timeout(request_timeout)
@@ -149,6 +175,16 @@ class Pipeline(ABC):
         self.tier: StandardTier | None = None
         if cache is not None or auto_cache:
             self.tier = StandardTier(MemoryCache() if cache is None else adapt(cache), clock=clock)
+        self.semantic = as_semantic_tier(semantic_cache, clock=clock)
+        self._order = check_order(cache_lookup_order)
+        self._copies = frozenset(
+            name
+            for name, is_wanted in {
+                "standard": propagate_semantic_cache_to_standard_cache,
+                "semantic": propagate_standard_cache_to_semantic_cache,
+            }.items()
+            if is_wanted
+        )
         self.proven: set[str | None] = set()
         self._usage = UsageLog(clock=clock, size=max_usage_cache_size)
         self._attempts = Attempts(clock=clock, usage=self._usage, stop_after=stop_after_attempts)
@@ -170,18 +206,15 @@ class Pipeline(ABC):
             counting=self.counting,
             clock=clock,
         )
-        self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
-        self._lock = threading.Lock()
-        renew_after_fork(self)
+
+    @staticmethod
+    def settings() -> list[str]:
+        """Names of the keywords that every engine takes."""
+        parameters = inspect.signature(Pipeline.__init__).parameters.values()
+        return [each.name for each in parameters if each.kind is not each.VAR_KEYWORD][1:]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r})"
-
-    def after_fork(self) -> None:
-        """In a forked child: its loops are others, and a thread may have held the lock."""
-        self._lock = threading.Lock()
-        # Kept, because a client that is collected here would complain that it was not closed.
-        self._of_parent, self._sessions = self._sessions, {}
 
     @property
     @abstractmethod
@@ -228,31 +261,6 @@ class Pipeline(ABC):
         """Tell whether `choose` would return a deployment."""
         return ready.get(self.deployment, math.inf) <= now
 
-    async def __aenter__(self) -> Self:
-        await self.enter()
-        return self
-
-    async def enter(self, *, eager: bool = True) -> Session:
-        """Open the session of the running loop, or join it; ``async with`` does it.
-
-        With ``eager=False`` the client is opened at the first call.
-        """
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            session = self._sessions.get(loop)
-            if session is None:
-                session = self._sessions[loop] = self._new_session()
-        try:
-            await session.enter()
-            if eager:
-                await self._open_clients(session)
-        except BaseException:
-            session.users -= 1
-            if self._leave(loop, session):
-                await session.close()
-            raise
-        return session
-
     def _new_session(self) -> Session:
         lane = Lane(self.deployment, self._new_transport())
 
@@ -267,26 +275,11 @@ class Pipeline(ABC):
             places=self.max_parallel_calls,
         )
 
-    async def _open_clients(self, session: Session) -> None:
-        for lane in session.lanes:
-            await lane.open()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        session = self._sessions[loop]
-        session.users -= 1
-        if self._leave(loop, session):
-            await session.close()
-
-    def _leave(self, loop: asyncio.AbstractEventLoop, session: Session) -> bool:
-        """Forget a session that nobody uses any more; return whether it was forgotten."""
-        with self._lock:
-            return not session.users and self._sessions.pop(loop, None) is not None
+    def caching(self, mode: CacheMode = "use") -> Caching:
+        """Return this engine's own caches, as a mode allows them to be used."""
+        return Caching.of(
+            self.tier, mode, semantic=self.semantic, order=self._order, copies=self._copies
+        )
 
     def prepare(self, request: Request) -> Request:
         """Return the request as it will be sent: with the engine's tools if it has none."""
@@ -308,6 +301,7 @@ class Pipeline(ABC):
         *,
         key: str,
         caching: Caching,
+        question: Question | None = None,
         run: RunState | None = None,
     ) -> Outcome:
         """Ask the provider, with retries, and store the answer; look nothing up.
@@ -320,6 +314,8 @@ class Pipeline(ABC):
             Its cache key; equal keys under way at the same time make one call.
         caching : Caching
             Where to store the answer.
+        question : Question, optional
+            Under which the semantic tier stores it.
         run : RunState, optional
             The run it belongs to; one of its own by default.
 
@@ -336,18 +332,19 @@ class Pipeline(ABC):
         """
         async with self:
             session = self._sessions[asyncio.get_running_loop()]
+            keep = partial(self._store, session, request, Keeping(key, caching, question))
             outcome, led = await session.flights.share(
-                key, lambda: self._ask(session, request, key, caching, Trail(run or RunState()))
+                key, lambda: self._ask(session, request, key, keep, Trail(run or RunState()))
             )
             if led:
                 return outcome
             if outcome.completion is not None:
                 # Whoever made the call may have had another cache, or none.
-                await self._store(session, request, outcome.completion, key, caching)
+                await keep(outcome.completion)
         return replace(outcome, source=Source.SHARED, attempts=0)
 
     async def _ask(
-        self, session: Session, request: Request, key: str, caching: Caching, trail: Trail
+        self, session: Session, request: Request, key: str, keep: Keep, trail: Trail
     ) -> Outcome:
         completion: Completion | None = None
         failure: RequestError | None = None
@@ -360,7 +357,7 @@ class Pipeline(ABC):
             failure.__context__ = None
         else:
             self.proven.add(request.model)
-            await self._store(session, request, completion, key, caching)
+            await keep(completion)
         return Outcome(
             completion,
             failure,
@@ -377,19 +374,19 @@ class Pipeline(ABC):
         self,
         session: Session,
         request: Request,
+        keeping: Keeping,
         completion: Completion,
-        key: str,
-        caching: Caching,
     ) -> None:
-        if caching.tier is None or not caching.writes or completion.payload is None:
+        if not keeping.caching.writes or completion.payload is None:
             return
         save = partial(
-            caching.tier.save,
-            key,
+            keeping.caching.save,
+            completion.payload,
+            key=keeping.key,
+            question=keeping.question,
             family=self.family_of(request),
             model=request.model or completion.model,
-            payload=completion.payload,
-            replace=caching.replaces,
+            engine=self,
         )
         try:
             await save()

@@ -160,6 +160,9 @@ _PROVIDER = re.compile(r"\A(?:openai|anthropic|gemini)/")
 _SNAPSHOT = re.compile(r"-(?:20\d{2}-\d{2}-\d{2}|20\d{6}|00\d)\Z", re.ASCII)
 
 _overrides: dict[str, Price] = {}
+_found: dict[str, tuple[str, Price] | None] = {}
+"""What names of models were found to mean, since the last change of a price."""
+
 _lock = threading.Lock()
 
 
@@ -205,11 +208,13 @@ def set_price(model: str, price: Price | None) -> None:
     0.2
     >>> set_price("my-own-model", None)
     """
+    global _found  # noqa: PLW0603  # prices are of the process
     with _lock:
         if price is None:
             _overrides.pop(model, None)
         else:
             _overrides[model] = price
+        _found = {}
 
 
 def cost_usd(model: str, tokens: TokenCount) -> float | None:
@@ -251,6 +256,13 @@ def cost_usd(model: str, tokens: TokenCount) -> float | None:
 
 def _find(model: str) -> tuple[str, Price] | None:
     """Price of a model and the name under which it stands."""
+    found = _found  # a change of a price puts another dict in its place
+    if model not in found:
+        found[model] = _search(model)
+    return found[model]
+
+
+def _search(model: str) -> tuple[str, Price] | None:
     if model.startswith(_LOCAL):
         return model, _overrides.get(model, _FREE)
     for name in _spellings(model):

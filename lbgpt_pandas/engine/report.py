@@ -43,6 +43,8 @@ class RunSnapshot:
         Seconds since the run began.
     finished : bool
         No further change will come.
+    semantic : int, default 0
+        The part of `cached` that took the answer to nearly the same question.
     """
 
     rows: int
@@ -58,6 +60,7 @@ class RunSnapshot:
     cost_usd: float | None
     elapsed_s: float
     finished: bool
+    semantic: int = 0
 
     @property
     def settled(self) -> int:
@@ -107,9 +110,11 @@ class RunSummary:
         na = f"{shot.skipped:,} skipped (NA)"
         tokens = f"{shot.prompt_tokens:,} prompt, {shot.completion_tokens:,} completion"
         calls = f"{self.requests:,} different, {self.calls:,} sent, {shot.retries:,} retries"
+        near = f" and {shot.semantic:,} near" if shot.semantic else ""
+        cached = f"{shot.cached - shot.semantic:,}{near}"
         rows = [
             ("rows", f"{shot.rows:,}: {shot.done:,} done, {shot.failed:,} failed, {na}"),
-            ("answers", f"{asked:,} asked, {shot.cached:,} from cache, {shot.shared:,} shared"),
+            ("answers", f"{asked:,} asked, {cached} from cache, {shot.shared:,} shared"),
             ("requests", calls),
             ("tokens billed", tokens),
             ("cost", f"{money(shot.cost_usd)} billed, {money(self.saved_usd)} saved"),

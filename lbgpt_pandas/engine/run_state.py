@@ -14,6 +14,7 @@ from lbgpt_pandas.engine.limits.retry_budget import RetryBudget
 if TYPE_CHECKING:
     from lbgpt_pandas.engine.budget import Budget
     from lbgpt_pandas.engine.clock import Clock
+    from lbgpt_pandas.engine.deployment import Deployment
 
 T = TypeVar("T")
 
@@ -32,13 +33,16 @@ class RunState:
         Nothing new is to be sent.
     retries : RetryBudget
         How many retries the run is granted.
+    last_failure : RequestError or None
+        Of a call, whether its row was tried again or not.
     """
 
     def __init__(self, *, budget: Budget | None = None) -> None:
         self.budget = budget
         self.stopped = False
         self.retries = RetryBudget()
-        self._out: dict[tuple[str, str | None], RequestError] = {}
+        self.last_failure: RequestError | None = None
+        self._out: dict[tuple[Deployment, str | None], RequestError] = {}
         self._waiting: set[asyncio.Future[Any]] = set()
         self._tried: asyncio.Future[None] | None = None
         self._lock = threading.Lock()
@@ -91,11 +95,11 @@ class RunState:
         await asyncio.wait({self._tried, first}, return_when=asyncio.FIRST_COMPLETED)
         self._tried = None
 
-    def disable(self, deployment: str, model: str | None, error: RequestError) -> None:
+    def disable(self, deployment: Deployment, model: str | None, error: RequestError) -> None:
         """Send nothing more to a deployment in this run; for an unknown model, nothing of it."""
         self._out[deployment, model if isinstance(error, NotFound) else None] = error
 
-    def why_out(self, deployment: str, model: str | None) -> RequestError | None:
+    def why_out(self, deployment: Deployment, model: str | None) -> RequestError | None:
         """Return the error that took a deployment out of this run, None if it is in it."""
         if not self._out:
             return None

@@ -174,7 +174,9 @@ class Scheduler:
         """Reserve a place, or say when to look again."""
         for _ in range(LOOKS):
             ready = self._ready(ticket, now)
-            preferred = {d: at for d, at in ready.items() if d.name not in ticket.avoid}
+            # As if they lacked a place: what has failed is not out, so that no spare comes in.
+            later = math.nextafter(now, math.inf)
+            preferred = {d: later if d in ticket.avoid else at for d, at in ready.items()}
             chosen = self._choose(preferred, now) or self._choose(ready, now)
             if chosen is None:
                 return self._next_look(ticket, ready, now)
@@ -200,15 +202,15 @@ class Scheduler:
         busy = math.nextafter(now, math.inf)
         has_place = self.in_flight < self._places
         for deployment, lane in self.lanes.items():
-            out = ticket.run.why_out(deployment.name, ticket.request.model)
-            if out is not None or deployment.name in ticket.barred:
+            out = ticket.run.why_out(deployment, ticket.request.model)
+            if out is not None or deployment in ticket.barred:
                 why_out = out or why_out
                 continue
             if deployment not in ticket.demands:
                 demand = deployment.demand(ticket.request, counted=ticket.counted)
                 ticket.demands[deployment] = demand, deployment.cost(demand)  # type: ignore[assignment]  # resources by name
-            cost = ticket.demands[deployment][1]
-            if not deployment.quota.fits(cost):  # type: ignore[arg-type]  # resources by name
+            demand, cost = ticket.demands[deployment]
+            if not deployment.quota.fits(deployment.least(demand)):
                 too_large = deployment
                 continue
             at = deployment.ready_at(cost, now)  # type: ignore[arg-type]  # resources by name
@@ -227,7 +229,7 @@ class Scheduler:
         demand, _ = ticket.demands[too_large]
         limits = too_large.quota.limits
         return RequestExceedsQuota(
-            f"about {demand.prompt + demand.completion:,} tokens are more than a whole minute's "
+            f"about {max(demand.certain, demand.prompt):,} tokens are more than a whole minute's "
             f"quota (limit_tpm={limits.tpm}) of {too_large.name}; shorten the prompt or max_tokens",
             code="larger_than_quota",
         )
@@ -238,11 +240,6 @@ class Scheduler:
         earliest = min(times, default=math.inf)
         if len(times) < len(ready):
             return earliest  # one of them only lacks a place
-        if ticket.error is not None and ticket.deadline is not None:
-            if now >= ticket.deadline or ticket.deadline < earliest < math.inf:
-                raise ticket.error
-            earliest = min(earliest, ticket.deadline)
-        self._check_outage(ready, now)
         blocked_s = min(d.quota.blocked_until for d in ready) - now
         if blocked_s > TOTAL_TIMEOUT_S:
             raise RateLimited(
@@ -250,6 +247,11 @@ class Scheduler:
                 code="blocked",
                 retry_after=blocked_s,
             )
+        self._check_outage(ready, now)
+        if ticket.error is not None and ticket.deadline is not None:
+            if now >= ticket.deadline or ticket.deadline < earliest < math.inf:
+                raise ticket.error
+            earliest = min(earliest, ticket.deadline)
         down = [d.breaker.down_since for d in ready]
         ends = [since + TOTAL_TIMEOUT_S for since in down if since is not None]
         return min(earliest, max(ends) if len(ends) == len(down) else math.inf)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _PATTERNS = (
     re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_*-]{6,}"),
@@ -16,6 +19,7 @@ _PATTERNS = (
 )
 _VISIBLE_TAIL = 4
 _SHORTEST_WITH_TAIL = 12
+_SHORTEST_CONCEALED = 4
 
 
 def redact(text: str) -> str:
@@ -49,6 +53,27 @@ def redact(text: str) -> str:
         )
     # "Authorization: Bearer x" passes two patterns; the scheme's name may stand between.
     return re.sub(r"\*{3}(?:\s+\*{3})+", "***", text)
+
+
+def conceal(text: str, keys: Iterable[str]) -> str:
+    """Replace known keys in a text, whatever they look like.
+
+    Parameters
+    ----------
+    text : str
+        A message from outside.
+    keys : iterable of str
+        Those of less than four characters are left alone: they stand in many words.
+
+    Examples
+    --------
+    >>> conceal("wrong key: plain-words-here", ["plain-words-here"])
+    'wrong key: ***'
+    """
+    for key in keys:
+        if len(key) >= _SHORTEST_CONCEALED:
+            text = text.replace(key, "***")
+    return text
 
 
 class Secret:

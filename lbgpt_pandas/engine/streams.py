@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.accounts import SESSION_BOOK
 from lbgpt_pandas.engine.assembly import Assembly, check_chunk, replay
-from lbgpt_pandas.engine.caching import Caching
+from lbgpt_pandas.engine.caching import Keeping
 from lbgpt_pandas.engine.calls import Trail
 from lbgpt_pandas.engine.completions import read_completion, to_sdk_chunk
 from lbgpt_pandas.engine.errors import (
@@ -20,6 +20,7 @@ from lbgpt_pandas.engine.errors import (
     Timeout,
 )
 from lbgpt_pandas.engine.pipeline import Pipeline
+from lbgpt_pandas.engine.semantic.questions import question_of
 from lbgpt_pandas.engine.types import Outcome, Request, Source
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from typing import Self
 
     from lbgpt_pandas.engine.assembly import Chunk
+    from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.calls import Call
     from lbgpt_pandas.engine.clock import Clock
+    from lbgpt_pandas.engine.semantic.questions import Question
     from lbgpt_pandas.engine.session import Session
     from lbgpt_pandas.engine.transports.base import Stream
     from lbgpt_pandas.engine.types import Completion
@@ -76,8 +79,9 @@ class Streams(Pipeline):
         return self._streamed(self.prepare(Request.from_keywords(keywords)))
 
     async def _streamed(self, request: Request) -> AsyncIterator[Any]:
-        caching = Caching.of(self.tier, "use")
-        key = self.key_maker(request).key(request.messages, request.sample)
+        caching = self.caching()
+        maker = self.key_maker(request)
+        key = maker.key(request.messages, request.sample)
         options = request.params.get("stream_options", {})
         wants_usage = isinstance(options, dict) and options.get("include_usage") is True
         stored = await self._stored(request, key, caching)
@@ -85,8 +89,9 @@ class Streams(Pipeline):
             for chunk in replay(stored.payload, with_usage=wants_usage):
                 yield to_sdk_chunk(chunk)
             return
+        question = question_of(request, key, maker) if caching.semantic else None
         request = _asking_for_usage(request)
-        async with aclosing(self._live(request, key, caching)) as chunks:
+        async with aclosing(self._live(request, key, caching, question)) as chunks:
             async for chunk in chunks:
                 choices = chunk.get("choices")
                 is_usage = not choices and bool(chunk.get("usage"))
@@ -105,11 +110,11 @@ class Streams(Pipeline):
             return None  # stored by something that accepted more than this version does
         price = self.price_usd(completion)
         found = Outcome(completion, None, Source.EXACT_CACHE, key, price_usd=price)
-        SESSION_BOOK.spared(found, 1, engine=self.name, at=self.clock.wall())
+        SESSION_BOOK.spared([(found, 1)], engine=self.name, at=self.clock.wall())
         return completion
 
     async def _live(
-        self, request: Request, key: str, caching: Caching
+        self, request: Request, key: str, caching: Caching, question: Question | None
     ) -> AsyncGenerator[Chunk, None]:
         refusal: ContentFiltered | None = None
         async with self:
@@ -128,7 +133,8 @@ class Streams(Pipeline):
                 refusal = error
             else:
                 self.proven.add(request.model)
-                await self._store(session, request, completion, key, caching)
+                keep = Keeping(key, caching, question)
+                await self._store(session, request, keep, completion)
         for chunk in answer.held:
             yield chunk
         if refusal is not None:

@@ -224,9 +224,10 @@ async def _send(request: web.BaseRequest, record: Record, answer: Answer) -> web
         return web.Response(status=answer.status, body=answer.body, headers=headers)
     response = web.StreamResponse(status=answer.status, headers=headers)
     await response.prepare(request)
-    for event in answer.events:
-        await response.write(event)
-    await response.write_eof()
+    with contextlib.suppress(ConnectionError):  # the client has read enough
+        for event in answer.events:
+            await response.write(event)
+        await response.write_eof()
     return response
 
 

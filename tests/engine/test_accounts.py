@@ -44,8 +44,8 @@ def test_the_three_ledgers_are_kept_apart(book):
 )  # fmt: skip
 def test_rows_without_a_call_of_their_own_save(book, source, deployment, rows, booked):
     answer = Completion(None, "text", "stop", "m", TOKENS, deployment)
-    book.spared(Outcome(answer, None, source, "k", price_usd=0.5), rows, engine="mine", at=NOON)
-    book.spared(Outcome(None, BadRequest("no"), source, "k"), rows, engine="mine", at=NOON)
+    book.spared([(Outcome(answer, None, source, "k", price_usd=0.5), rows)], engine="mine", at=NOON)
+    book.spared([(Outcome(None, BadRequest("no"), source, "k"), rows)], engine="mine", at=NOON)
     found = [(row.deployment, row.saved.requests, row.saved.usd) for row in book.rows()]
     assert found == booked
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from importlib.util import find_spec
 from typing import Any
@@ -156,9 +157,16 @@ async def test_a_function_of_the_users_gets_only_engines_that_can_take_it_now(cl
     assert clock.monotonic() < 1001
 
 
-async def test_a_function_that_returns_a_stranger_is_told_so(clock):
+async def test_a_function_that_returns_none_leaves_it_to_chance(clock):
     engine = balance(
         clock, member(clock, "a"), member(clock, "b"), allocation_function=lambda gpts: None
+    )
+    assert (await answered_by(engine, rows(40), clock)).keys() == {"a", "b"}
+
+
+async def test_a_function_that_returns_a_stranger_is_told_so(clock):
+    engine = balance(
+        clock, member(clock, "a"), member(clock, "b"), allocation_function=lambda gpts: "a"
     )
     with pytest.raises(errors.ConfigurationError, match="none of the engines"):
         await answered_by(engine, rows(3), clock)
@@ -326,15 +334,95 @@ async def test_the_whole_deployment_waits_as_long_as_it_was_asked_to_and_hardly_
 
 
 async def test_a_tier_is_used_only_while_the_lower_one_is_out(clock):
-    first = member(clock, "first", limit_rpm=10)
-    spare = member(clock, "spare", tier=1)
-    engine = balance(clock, first, spare)
-    shares = await answered_by(engine, rows(30), clock)
-    assert shares == {"first": 10, "spare": 20}  # a minute is longer than spill_after
-    patient = balance(
-        clock, member(clock, "f", limit_rpm=10), member(clock, "s", tier=1), spill_after=90
-    )
+    def refusing():
+        refused = []
+
+        def reply(_request):
+            if not refused:
+                refused.append(True)
+                raise errors.RateLimited("wait", status=429, retry_after=60.0)
+            return "ok"
+
+        return reply
+
+    engine = balance(clock, member(clock, "first", refusing()), member(clock, "spare", tier=1))
+    assert await answered_by(engine, rows(30), clock) == {"spare": 30}
+    first = member(clock, "f", refusing())
+    patient = balance(clock, first, member(clock, "s", tier=1), spill_after=90)
     assert await answered_by(patient, rows(30), clock) == {"f": 30}
+
+
+@pytest.mark.parametrize("lesser", [{"tier": 1}, {"weight": 0}])
+async def test_a_limit_of_its_own_sends_no_row_to_the_spare(clock, lesser):
+    engine = balance(clock, member(clock, "first", limit_rpm=10), member(clock, "spare", **lesser))
+    assert await answered_by(engine, rows(30), clock) == {"first": 30}
+
+
+def test_names_of_nested_members_are_told_apart(clock):
+    inner = [balance(clock, member(clock, "x"), member(clock, "x")) for _ in range(2)]
+    names = [deployment.name for deployment in balance(clock, *inner).deployments()]
+    assert len(set(names)) == 4
+    both = balance(clock, member(clock, "x"), member(clock, "x"), member(clock, "x-2"))
+    assert sorted(deployment.name for deployment in both.deployments()) == ["x", "x-2", "x-3"]
+
+
+async def test_a_wrong_key_takes_no_other_deployment_along():
+    def member_of(key: str) -> ChatGPT:
+        return ChatGPT(key, base_url=server.base_url)
+
+    with FakeProvider(keys=["sk-right-key-0001"]) as server:
+        inner = [
+            MultiLoadBalancedGPT([member_of("sk-wrong-key-0001"), member_of("sk-wrong-key-0002")]),
+            MultiLoadBalancedGPT([member_of("sk-right-key-0001"), member_of("sk-wrong-key-0003")]),
+        ]
+        answers = await MultiLoadBalancedGPT(inner).achat_completion_list(
+            [{"model": "m", "messages": each.messages} for each in rows(20)], show_progress=False
+        )
+    assert all(answers)
+
+
+def test_a_cache_of_a_member_is_said_to_be_unused(clock):
+    with pytest.warns(errors.CacheWarning, match="give it to the balancer"):
+        balance(clock, member(clock, "a", cache={}))
+
+
+def test_a_shared_quota_is_added_once(clock):
+    members = [member(clock, name, limit_rpm=100, quota_group="added once") for name in "ab"]
+    assert balance(clock, *members).headroom().requests == 100
+
+
+def test_a_balancer_has_the_model_that_its_members_agree_on(clock):
+    both = balance(clock, member(clock, "a"), member(clock, "b"))
+    assert both.default_model == member(clock, "a").default_model
+
+
+async def test_the_quickest_gets_another_chance_after_one_slow_answer(clock):
+    answers = itertools.count()
+
+    def seconds(_request):
+        return 20.0 if next(answers) == 2 else 0.2
+
+    slow_once = member(clock, "a", latency_s=seconds, max_parallel_calls=1)
+    steady = member(clock, "b", latency_s=1.0, max_parallel_calls=1)
+    engine = balance(clock, slow_once, steady, allocation_function="latency")
+    shares = await answered_by(engine, rows(600), clock)
+    assert shares["a"] > 300
+
+
+async def test_failing_fast_is_not_being_quick(clock):
+    calls = itertools.count()
+
+    def reply(_request):
+        if next(calls) % 2:
+            raise errors.ServerError("boom", status=500)
+        return "ok"
+
+    failing = member(clock, "a", reply, latency_s=0.01)
+    engine = balance(
+        clock, failing, member(clock, "b", latency_s=0.5), allocation_function="latency"
+    )
+    shares = await answered_by(engine, rows(300), clock)
+    assert shares["b"] > 200
 
 
 async def test_a_spare_is_not_opened_before_it_is_needed(clock):

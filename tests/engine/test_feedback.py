@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
 
 from lbgpt_pandas.engine import errors
+from lbgpt_pandas.engine.attempts import CROWDED_S
 from lbgpt_pandas.engine.batch import Batch
 from lbgpt_pandas.engine.types import Request
 from lbgpt_pandas.testing import FakeClock, ScriptedGPT
@@ -155,9 +158,13 @@ async def test_a_row_that_always_fails_fails_alone(clock):
     assert batch.outcomes[7].attempts == 10
 
 
-async def test_many_rows_that_always_fail_use_up_the_retry_budget(clock):
+async def test_rows_beyond_the_retry_budget_wait_longer(clock):
+    sent: dict[str, list[float]] = {}
+
     def reply(request: Request) -> str:
-        if int(str(request.messages[0]["content"]).split()[1]) % 3 == 0:
+        text = str(request.messages[0]["content"])
+        sent.setdefault(text, []).append(clock.monotonic())
+        if int(text.split()[1]) % 3 == 0:
             raise errors.ServerError("this one", status=500)
         return "ok"
 
@@ -166,9 +173,42 @@ async def test_many_rows_that_always_fail_use_up_the_retry_budget(clock):
     await batch.arun()
     kinds = Counter(type(outcome.error) for outcome in batch.outcomes)
     assert kinds[type(None)] == 400
-    assert kinds[errors.RetryBudgetExhausted] > 50
-    assert len(engine.requests) < 600 + 0.2 * 400 + 300
+    assert kinds[errors.RetryBudgetExhausted] > 100
     assert all("this one" in str(o.error) for o in batch.outcomes if o.error)
+    gaps = [times[1] - times[0] for times in sent.values() if len(times) > 1]
+    assert sum(gap >= CROWDED_S / 2 for gap in gaps) > 100
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+async def test_no_row_is_lost_to_the_failures_of_others(clock, share):
+    random = Random(3)
+
+    def reply(_request: Request) -> str:
+        if random.random() < share:
+            raise errors.ServerError("boom", status=500)
+        return "ok"
+
+    engine = ScriptedGPT(
+        reply, latency_s=0.2, clock=clock, auto_cache=False, stop_after_attempts=20
+    )
+    outcomes = await Batch(engine, rows(500), clock=clock).arun()
+    assert all(outcome.completion for outcome in outcomes)
+
+
+async def test_one_long_answer_does_not_make_other_rows_too_large(clock):
+    engine = ScriptedGPT("word " * 880, latency_s=0.5, clock=clock, limit_tpm=1_000)
+    outcomes = await Batch(engine, rows(5), clock=clock).arun()
+    assert all(outcome.completion for outcome in outcomes)
+
+
+async def test_rows_that_are_too_large_do_not_stop_the_run(clock):
+    engine = ScriptedGPT("ok", clock=clock, limit_tpm=2_000)
+    large = [
+        replace(each, messages=[{"role": "user", "content": "x" * 12_000}]) for each in rows(25)
+    ]
+    outcomes = await Batch(engine, [*large, *rows(30)], clock=clock).arun()
+    assert [type(outcome.error) for outcome in outcomes[:25]] == [errors.RequestExceedsQuota] * 25
+    assert all(outcome.completion for outcome in outcomes[25:])
 
 
 @pytest.mark.parametrize(

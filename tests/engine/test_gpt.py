@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
+import numpy as np
 import pytest
 
 from lbgpt_pandas.engine.errors import ConfigurationError
@@ -9,6 +13,34 @@ from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT
 from lbgpt_pandas.engine.types import Request
 
 KEY = "sk-CANARY0123456789abcdef"
+
+
+@pytest.mark.parametrize("act", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_engines_are_not_copied(act):
+    with pytest.raises(TypeError, match="holds keys, and limits"):
+        act(ChatGPT(KEY))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"limit_rmp": 5}, "did you mean limit_rpm="),
+        ({"nonsense": 5}, "ChatGPT has no setting nonsense="),
+    ],
+)
+def test_a_misspelt_setting_is_told(settings, words):
+    with pytest.raises(TypeError, match=words):
+        ChatGPT(KEY, **settings)
+
+
+@pytest.mark.parametrize("settings", [{"quota_group": ""}, {"quota_group": 5}, {"name": ""}])
+def test_names_are_texts(settings):
+    with pytest.raises(ConfigurationError, match="a text that is not empty"):
+        ChatGPT(KEY, **settings)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert ChatGPT(KEY, limit_rpm=np.int64(500), weight=np.float32(0.5)).weight == 0.5
 
 
 def test_no_key_says_what_to_do():

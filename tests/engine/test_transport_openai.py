@@ -18,6 +18,7 @@ from lbgpt_pandas.engine.errors import (
     NotFound,
     QuotaExhausted,
     RateLimited,
+    RequestError,
     ServerError,
     Timeout,
 )
@@ -68,19 +69,19 @@ def respond(status=200, body=ANSWER, **headers):
     return http.Response(status, json=body, headers=headers)
 
 
-async def chat(answer, request=REQUEST, *, azure=False):
+async def chat(answer, request=REQUEST, *, azure=False, key=KEY):
     server = Server(answer)
     if azure:
         transport = AzureTransport(
             endpoint="https://x.openai.azure.com",
-            api_key=Secret(KEY),
+            api_key=Secret(key),
             api_version="2024-10-21",
             model_map={"m": "my-deployment"},
             http_client=server.client,
         )
     else:
         transport = OpenAITransport(
-            base_url="https://api.example/v1", api_key=Secret(KEY), http_client=server.client
+            base_url="https://api.example/v1", api_key=Secret(key), http_client=server.client
         )
     await transport.open()
     try:
@@ -90,6 +91,23 @@ async def chat(answer, request=REQUEST, *, azure=False):
         raise
     finally:
         await transport.close()
+
+
+@pytest.mark.parametrize("azure", [False, True])
+@pytest.mark.parametrize(
+    "echo",
+    [
+        respond(401, {"error": {"message": "wrong: CANARYa1b2c3d4e5"}}),
+        respond(500, b"<html>CANARYa1b2c3d4e5</html>"),
+        respond(200, b"CANARYa1b2c3d4e5 is no JSON"),
+        respond(200, {"error": {"message": "no CANARYa1b2c3d4e5", "code": 429}}),
+    ],
+)
+async def test_a_key_that_looks_like_none_is_not_repeated(echo, azure):
+    with pytest.raises(RequestError) as caught:
+        await chat(echo, azure=azure, key="CANARYa1b2c3d4e5")
+    assert "***" in str(caught.value)
+    assert "CANARY" not in str(caught.value)
 
 
 async def test_parameters_reach_the_provider_verbatim_also_unknown_ones():

@@ -254,6 +254,8 @@ def test_retry_failed_asks_exactly_the_failed_rows():
     assert fixed.tolist()[:2] == ["PARIS", "ROME"]
     assert sorted(prompts(engine)) == ["Paris", "Rome", "Rome"]
     assert len(lb.last_run().errors) == 0
+    assert lb.last_run().rows["attempts"].tolist()[:2] == [1, 2]
+    assert lb.last_run().summary.calls == 3
 
 
 def test_independent_duplicates_are_samples_of_their_own():

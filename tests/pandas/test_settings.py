@@ -14,7 +14,7 @@ import lbgpt_pandas as lb
 from lbgpt_pandas.engine.balanced import MultiLoadBalancedGPT
 from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT, LocalGPT
 from lbgpt_pandas.engine.litellm_router import LiteLlmRouter
-from lbgpt_pandas.settings import resolve_engine
+from lbgpt_pandas.resolution import resolve_engine
 from lbgpt_pandas.testing import ScriptedGPT
 
 KEY = "sk-CANARY0123456789abcdef"
@@ -23,7 +23,7 @@ FRAME = pd.DataFrame({"t": ["a"]})
 
 @pytest.fixture(autouse=True)
 def no_engines(monkeypatch):
-    monkeypatch.setattr(importlib.import_module("lbgpt_pandas.settings"), "_engines", {})
+    monkeypatch.setattr(importlib.import_module("lbgpt_pandas.resolution"), "_engines", {})
 
 
 def test_configure_changes_only_what_is_given():

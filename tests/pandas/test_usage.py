@@ -36,8 +36,8 @@ def book(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_engines(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("lbgpt_pandas.resolution"), "_engines", {})
     module = importlib.import_module("lbgpt_pandas.settings")
-    monkeypatch.setattr(module, "_engines", {})
     monkeypatch.setattr(module, "_used", type(module._used)())
 
 

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lbgpt_pandas.engine.caches.entries import is_key
+from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.lifetime import renew_after_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
 T = TypeVar("T")
 
 UNREADABLE = ""
 """Given for an entry that is there and is no text, so that it counts as damaged."""
 
+KEYS_A_SCAN = 2_000
+"""Texts that are read together where all are."""
+
 _CALLS_AT_ONCE = 16
-"""Reads that an asynchronous store gets at a time."""
+"""Calls that an asynchronous store gets at a time."""
+
+_LISTINGS = ("scan_iter", "iterkeys", "keys", "__iter__")
+"""Methods that list keys, those first that read them some at a time."""
 
 
 class MappingCache:
@@ -33,6 +42,8 @@ class MappingCache:
     """
 
     def __init__(self, mapping: Any, *, release: Callable[[], None] | None = None) -> None:
+        self.location = f"a {type(mapping).__name__} object"
+        self.ttl_s: float | None = None
         self._mapping = mapping
         self._release = release
         self._blocks = not isinstance(mapping, dict)
@@ -69,6 +80,29 @@ class MappingCache:
         if has(self._mapping, "__delitem__"):
             await self._off_loop(remove)
 
+    async def scan(self) -> AsyncIterator[dict[str, str]]:
+        """Yield the texts under requests' keys; whatever else the mapping holds is left alone."""
+        keys = await self._off_loop(lambda: _own_keys(_listing(self._mapping)()))
+        for start in range(0, len(keys), KEYS_A_SCAN):
+            yield await self.get_many(keys[start : start + KEYS_A_SCAN])
+
+    async def delete_many(self, keys: Sequence[str]) -> int:
+        """Remove texts, if the mapping can do that; return how many there were."""
+        if not has(self._mapping, "__delitem__"):
+            raise _cannot(self._mapping, "remove anything: it has no __delitem__")
+
+        def remove_all() -> int:
+            removed = 0
+            for key in keys:
+                try:
+                    del self._mapping[key]
+                except KeyError:
+                    continue
+                removed += 1
+            return removed
+
+        return await self._off_loop(remove_all)
+
     async def close(self) -> None:
         """Do nothing: the mapping is the user's."""
 
@@ -96,6 +130,8 @@ class MethodCache:
     """
 
     def __init__(self, store: Any, *, release: Callable[[], None] | None = None) -> None:
+        self.location = f"a {type(store).__name__} object"
+        self.ttl_s: float | None = None
         self._store = store
         self._release = release
 
@@ -116,6 +152,26 @@ class MethodCache:
         if has(self._store, "delete"):
             await _in_thread(lambda: self._store.delete(key), self._release)
 
+    async def scan(self) -> AsyncIterator[dict[str, str]]:
+        """Yield the texts under requests' keys; whatever else the store holds is left alone."""
+        listing = _listing(self._store)
+        keys = await _in_thread(lambda: _own_keys(listing()), self._release)
+        for start in range(0, len(keys), KEYS_A_SCAN):
+            yield await self.get_many(keys[start : start + KEYS_A_SCAN])
+
+    async def delete_many(self, keys: Sequence[str]) -> int:
+        """Remove texts, if the store can do that; return how many there were."""
+        if not has(self._store, "delete"):
+            raise _cannot(self._store, "remove anything: it has no delete")
+
+        def remove_all() -> int:
+            present = _texts(self._store.get, keys)
+            for key in present:
+                self._store.delete(key)
+            return len(present)
+
+        return await _in_thread(remove_all, self._release)
+
     async def close(self) -> None:
         """Do nothing: the store is the user's."""
 
@@ -133,7 +189,10 @@ class AsyncMethodCache:
     """
 
     def __init__(self, store: Any, *, prefix: str = "a") -> None:
+        self.location = f"a {type(store).__name__} object"
+        self.ttl_s: float | None = None
         self._store = store
+        self._prefix = prefix
         self._get = getattr(store, f"{prefix}get")
         self._set = getattr(store, f"{prefix}set")
         self._delete = getattr(store, f"{prefix}delete", None)
@@ -144,25 +203,18 @@ class AsyncMethodCache:
     async def get_many(self, keys: Sequence[str]) -> dict[str, str]:
         """Return the texts of those `keys` that the store has."""
         found: dict[str, str] = {}
-        remaining = iter(keys)
 
-        async def read() -> None:
-            for key in remaining:
-                try:
-                    value = await self._get(key)
-                except KeyError:
-                    continue
-                except ValueError:
-                    value = UNREADABLE
-                if value is not None:
-                    found[key] = _text(value)
+        async def read(key: str) -> None:
+            try:
+                value = await self._get(key)
+            except KeyError:
+                return
+            except ValueError:
+                value = UNREADABLE
+            if value is not None:
+                found[key] = _text(value)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(_CALLS_AT_ONCE, len(keys))):
-                    group.create_task(read())
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from failed
+        await _for_each(keys, read)
         return found
 
     async def set(self, key: str, value: str, *, replace: bool = False) -> None:
@@ -174,6 +226,25 @@ class AsyncMethodCache:
         """Remove a text, if the store can do that."""
         if self._delete is not None:
             await self._delete(key)
+
+    async def scan(self) -> AsyncIterator[dict[str, str]]:
+        """Yield the texts under requests' keys; whatever else the store holds is left alone."""
+        listed = _listing(self._store, self._prefix)()
+        if inspect.isawaitable(listed):
+            listed = await listed
+        if hasattr(listed, "__aiter__"):
+            listed = [key async for key in listed]
+        keys = _own_keys(listed)
+        for start in range(0, len(keys), KEYS_A_SCAN):
+            yield await self.get_many(keys[start : start + KEYS_A_SCAN])
+
+    async def delete_many(self, keys: Sequence[str]) -> int:
+        """Remove texts, if the store can do that; return how many there were."""
+        if self._delete is None:
+            raise _cannot(self._store, "remove anything: it has no delete")
+        present = list(await self.get_many(keys))
+        await _for_each(present, self._delete)
+        return len(present)
 
     async def close(self) -> None:
         """Do nothing: the store is the user's."""
@@ -193,6 +264,53 @@ def methods(store: object, *names: str) -> list[object]:
         except AssertionError:  # diskcache.FanoutCache's way to say that there is none
             found.append(None)
     return found
+
+
+async def _for_each(keys: Sequence[str], work: Callable[[str], Awaitable[object]]) -> None:
+    """Do something with each key, some at a time; raise the first error of any."""
+    remaining = iter(keys)
+
+    async def serve() -> None:
+        for key in remaining:
+            await work(key)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(_CALLS_AT_ONCE, len(keys))):
+                group.create_task(serve())
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+
+
+def _listing(store: object, prefix: str = "") -> Callable[[], Any]:
+    """Return what lists a store's keys.
+
+    Raises
+    ------
+    ConfigurationError
+        If it has nothing that does.
+    """
+    for name in _LISTINGS:
+        for full in dict.fromkeys((f"{prefix}{name}", name)):
+            if has(store, full):
+                return getattr(store, full)  # type: ignore[no-any-return]  # is callable
+    raise _cannot(store, "list what it holds: it has none of scan_iter, iterkeys and keys")
+
+
+def _own_keys(listed: Iterable[object]) -> list[str]:
+    """Return the keys of requests; what else a user keeps in a store is not to be touched."""
+    keys = (
+        key.decode("ascii", "replace") if isinstance(key, bytes | bytearray) else key
+        for key in listed
+    )
+    return [key for key in keys if isinstance(key, str) and is_key(key)]
+
+
+def _cannot(store: object, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the cache behind cache={type(store).__name__} cannot {what}. Give it such a method, or "
+        "use DiskCache(directory)"
+    )
 
 
 async def _in_thread(work: Callable[[], T], release: Callable[[], None] | None) -> T:

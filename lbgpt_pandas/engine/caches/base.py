@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lbgpt_pandas.engine.caches.adapters import (
+    KEYS_A_SCAN,
     AsyncMethodCache,
     MappingCache,
     MethodCache,
@@ -24,7 +25,7 @@ from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.lifetime import renew_after_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 ACCEPTED = (
     "DiskCache(directory) or another cache of this package, a mapping such as dict, an object "
@@ -57,6 +58,43 @@ class Cache(Protocol):
         ...
 
 
+@runtime_checkable
+class Scannable(Protocol):
+    """A cache that can be looked through and emptied, for `lb.cache`."""
+
+    @property
+    def location(self) -> str:
+        """Where the texts lie, for people, without any secret."""
+        ...
+
+    @property
+    def ttl_s(self) -> float | None:
+        """Seconds after which a text counts as gone; None if it never does."""
+        ...
+
+    def scan(self) -> AsyncIterator[dict[str, str]]:
+        """Yield all texts by key, some thousand at a time; what is no text as ``""``.
+
+        What is stored or removed meanwhile may be among them or not.
+
+        Raises
+        ------
+        ConfigurationError
+            If the store behind it cannot list what it holds.
+        """
+        ...
+
+    async def delete_many(self, keys: Sequence[str]) -> int:
+        """Remove texts; return how many there were.
+
+        Raises
+        ------
+        ConfigurationError
+            If the store behind it cannot remove anything.
+        """
+        ...
+
+
 class MemoryCache:
     """The last texts of this process, the least recently used ones leaving first.
 
@@ -76,6 +114,8 @@ class MemoryCache:
             raise ConfigurationError(
                 f"max_entries={max_entries!r}: give a whole number of at least 1"
             )
+        self.location = "the memory of this process"
+        self.ttl_s: float | None = None
         self._max_entries = max_entries
         self._texts: OrderedDict[str, str] = OrderedDict()
         self.after_fork()
@@ -112,6 +152,21 @@ class MemoryCache:
         """Forget a text."""
         with self._lock:
             self._texts.pop(key, None)
+
+    async def scan(self) -> AsyncIterator[dict[str, str]]:
+        """Yield all texts by key; none of them counts as used by that."""
+        with self._lock:
+            keys = list(self._texts)
+        for start in range(0, len(keys), KEYS_A_SCAN):
+            with self._lock:
+                some = keys[start : start + KEYS_A_SCAN]
+                page = {key: self._texts[key] for key in some if key in self._texts}
+            yield page
+
+    async def delete_many(self, keys: Sequence[str]) -> int:
+        """Forget texts; return how many there were."""
+        with self._lock:
+            return sum(self._texts.pop(key, None) is not None for key in keys)
 
     async def close(self) -> None:
         """Do nothing: memory needs no closing."""

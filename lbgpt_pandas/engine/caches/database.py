@@ -7,22 +7,25 @@ row a statement, waits for ever where a file cannot be written, and hides SQLite
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import threading
 import time
-from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
 
 from lbgpt_pandas.engine.caches.adapters import UNREADABLE
-from lbgpt_pandas.engine.caches.directory import PRIVATE_FILE
-from lbgpt_pandas.engine.lifetime import close_at_fork_and_exit
+from lbgpt_pandas.engine.caches.sqlite_file import (
+    TIMEOUT_S,
+    Connection,
+    identity,
+    make_file,
+    open_read_only,
+    open_reader,
+    open_writer,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Literal
 
@@ -30,15 +33,10 @@ Entry = tuple[str, str, bool]
 """Key, text, and whether the text replaces one that is there."""
 
 DATABASE = "cache.db"
-SIDE_FILES = (f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal")
-TIMEOUT_S = 60.0
-"""Seconds to wait for another process that is writing."""
-
 FOREVER = 2**62
 """Bytes: diskcache's default of 1 GiB would silently drop what was paid for."""
 
 _KEYS_A_STATEMENT = 2_000
-_CHECKPOINT_PAGES = 4_000
 
 _IS_TEXT = "Cache.mode = 1 AND Cache.filename IS NULL AND typeof(Cache.value) = 'text'"
 _SELECT = (
@@ -54,6 +52,12 @@ _INSERT = (
     f"WHERE ?3 OR NOT ({_IS_TEXT})"
 )
 _DELETE = "DELETE FROM Cache WHERE key = ? AND raw = 1"
+_DELETE_MANY = "DELETE FROM Cache WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"
+_PAGE = (
+    f"SELECT rowid, key, iif({_IS_TEXT}, value, '{UNREADABLE}') FROM Cache "  # noqa: S608  # constants
+    # No answer has a key that is no text, and nothing ever looks for such a row.
+    "WHERE rowid > ? AND raw = 1 AND typeof(key) = 'text' ORDER BY rowid LIMIT ?"
+)
 
 
 class Database:
@@ -80,14 +84,14 @@ class Database:
         self.read_only = read_only
         self._path = directory / DATABASE
         if not read_only:
-            _make_file(self._path)
+            make_file(self._path)
             _make_tables(directory, journal_mode)
         elif not self._path.exists():
             raise FileNotFoundError(f"there is no cache in {directory}")
-        self.file = identity(directory)
-        open_reader = _open_read_only if read_only else _open_reader
-        self._reader = _Connection(partial(open_reader, self._path))
-        self._writer = _Connection(partial(_open_writer, self._path, journal_mode))
+        self.file = identity(self._path)
+        open_one = open_read_only if read_only else open_reader
+        self._reader = Connection(partial(open_one, self._path))
+        self._writer = Connection(partial(open_writer, self._path, journal_mode))
 
     def get_many(self, keys: Sequence[str]) -> dict[str, str]:
         """Return the texts under `keys`; `UNREADABLE` for what is there and is no text."""
@@ -103,92 +107,37 @@ class Database:
     def store(self, entries: Sequence[Entry]) -> None:
         """Write all `entries` or none; durable against the end of the process."""
         now = time.time()
-        with self._writer.use() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                connection.executemany(_INSERT, [(*entry, now) for entry in entries])
-                connection.execute("COMMIT")
-            except BaseException:
-                # After an error of the disk SQLite has rolled back already.
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        with self._writer.transaction() as connection:
+            connection.executemany(_INSERT, [(*entry, now) for entry in entries])
 
     def delete(self, key: str) -> None:
         """Remove a row."""
         with self._writer.use() as connection:
             connection.execute(_DELETE, (key,))
 
+    def page(self, after: int) -> tuple[int, dict[str, str]]:
+        """Return the texts of the next rows, as `get_many` does, and the last of their numbers."""
+        with self._reader.use() as connection:
+            rows = connection.execute(_PAGE, (after, _KEYS_A_STATEMENT)).fetchall()
+        return (rows[-1][0] if rows else after), {key: text for _, key, text in rows}
+
+    def delete_many(self, keys: Sequence[str]) -> int:
+        """Remove rows, all or none; return how many there were."""
+        removed = 0
+        with self._writer.transaction() as connection:
+            for start in range(0, len(keys), _KEYS_A_STATEMENT):
+                some = orjson.dumps(keys[start : start + _KEYS_A_STATEMENT]).decode()
+                removed += connection.execute(_DELETE_MANY, (some,)).rowcount
+        return removed
+
     def is_current(self) -> bool:
         """Return whether the file still has its name: nobody removed it or moved it aside."""
-        return identity(self._path.parent) == self.file
+        return identity(self._path) == self.file
 
     def close(self) -> None:
         """Close the connections; the last one of all processes folds the write-ahead log in."""
         self._reader.close()
         self._writer.close()
-
-
-def identity(directory: Path) -> tuple[int, int] | None:
-    """Return what tells the file of a directory from another one of its name; None if none."""
-    try:
-        status = (directory / DATABASE).stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def is_corrupt(error: Exception) -> bool:
-    """Return whether the file is no database, or a malformed one."""
-    return _code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-
-
-def is_busy(error: Exception) -> bool:
-    """Return whether another process kept the file locked for too long."""
-    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-
-
-def _code(error: Exception) -> int:
-    # The upper bits tell variants of a code apart.
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-class _Connection:
-    """A connection that opens when it is used, and is used by one thread at a time."""
-
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        self._connect = connect
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        close_at_fork_and_exit(self)
-
-    @contextmanager
-    def use(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            if self._connection is None:
-                self._connection = self._connect()
-            yield self._connection
-
-    def close(self) -> None:
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
-
-    def __del__(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-
-
-def _make_file(path: Path) -> None:
-    """Make the file before SQLite does: its side files get the same mode."""
-    # An existing file must not be opened: closing it again would drop the locks that SQLite
-    # holds on it elsewhere in this process.
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE_FILE))
-    for name in (DATABASE, *SIDE_FILES):
-        with suppress(FileNotFoundError):
-            path.with_name(name).chmod(PRIVATE_FILE)
 
 
 def _make_tables(directory: Path, journal_mode: str) -> None:
@@ -215,49 +164,3 @@ def _make_tables(directory: Path, journal_mode: str) -> None:
         )
     finally:
         store.close()
-
-
-def _open_reader(path: Path) -> sqlite3.Connection:
-    # Not "ro": such a connection leaves the side files behind when it is the last one.
-    connection = _connect(path, "mode=rw")
-    connection.execute("PRAGMA query_only = ON")
-    return connection
-
-
-def _open_read_only(path: Path) -> sqlite3.Connection:
-    try:
-        return _connect(path, "mode=ro")
-    except sqlite3.OperationalError as error:
-        wal = path.with_name(SIDE_FILES[0])
-        is_medium = _code(error) in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
-        if not is_medium or (wal.exists() and wal.stat().st_size):
-            raise
-        # Where nothing can be written SQLite has no place for its side files, and needs none.
-        return _connect(path, "mode=ro&immutable=1")
-
-
-def _open_writer(path: Path, journal_mode: str) -> sqlite3.Connection:
-    connection = _connect(path, "mode=rw")
-    connection.execute(f"PRAGMA journal_mode = {journal_mode}")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    return connection
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"{path.as_uri()}?{mode}",
-        uri=True,
-        timeout=TIMEOUT_S,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    # Bytes that are not UTF-8 fail their checksum; they must not fail the rows beside them.
-    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
-    try:
-        # Opens the file, which connecting alone does not.
-        connection.execute("PRAGMA schema_version").fetchone()
-    except BaseException:
-        connection.close()
-        raise
-    return connection

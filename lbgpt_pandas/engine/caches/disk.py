@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
-import threading
-from collections import deque
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from lbgpt_pandas.engine.caches.database import (
-    DATABASE,
-    SIDE_FILES,
-    Database,
-    Entry,
-    identity,
-    is_busy,
-    is_corrupt,
-)
-from lbgpt_pandas.engine.caches.directory import (
-    check_private,
-    locked,
-    make_private,
-    network_file_system,
-)
+from lbgpt_pandas.engine.caches.database import DATABASE, Database, Entry
 from lbgpt_pandas.engine.caches.group_writer import GroupWriter
-from lbgpt_pandas.engine.lifetime import no_fork
+from lbgpt_pandas.engine.caches.holder import DatabaseHolder
+from lbgpt_pandas.engine.caches.sqlite_file import check_text, side_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 T = TypeVar("T")
+
+
+class OnDisk(NamedTuple):
+    """The files of a cache.
+
+    Attributes
+    ----------
+    bytes : int
+        Size of the database with its log; it does not shrink when texts are removed, their
+        place is used again.
+    moved_aside : tuple of str
+        Names of damaged databases that lie beside it.
+    """
+
+    bytes: int
+    moved_aside: tuple[str, ...]
 
 
 def default_directory() -> Path:
@@ -88,12 +87,16 @@ class DiskCache:
         # diskcache expands variables as well, and must not end up elsewhere.
         self.directory = Path(os.path.expandvars(directory)).expanduser().absolute()
         self.read_only = read_only
-        self._database: Database | None = None
-        self._notices: deque[str] = deque()
-        self._told_of_network = False
+        self.location = str(self.directory)
+        self.ttl_s: float | None = None
+        self._holder = DatabaseHolder(
+            self.directory,
+            name=DATABASE,
+            open_file=Database,
+            read_only=read_only,
+            elsewhere="LBGPT_CACHE_DIR or cache=",
+        )
         self._writer = GroupWriter(self._commit, name="lbgpt-cache")
-        # Held inside `no_fork` only, so that a forked child never finds it taken.
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"DiskCache({str(self.directory)!r})"
@@ -124,9 +127,8 @@ class DiskCache:
             If it cannot be written.
         """
         for text in (key, value):
-            _check_text(text)
-        if self.read_only:
-            raise PermissionError(f"the cache in {self.directory} is opened for reading only")
+            check_text(text)
+        self._check_writable()
         await self._writer.put((key, value, replace))
 
     async def delete(self, key: str) -> None:
@@ -135,109 +137,63 @@ class DiskCache:
             work = partial(Database.delete, key=key)
             await asyncio.to_thread(self._do, work, writes=True)
 
+    async def scan(self) -> AsyncIterator[dict[str, str]]:
+        """Yield all texts by key, some thousand at a time, as `get_many` returns them."""
+        last = 0
+        while True:
+            last, page = await asyncio.to_thread(self._do, partial(Database.page, after=last))
+            if not page:
+                return
+            yield page
+
+    async def delete_many(self, keys: Sequence[str]) -> int:
+        """Remove texts, all or none; return how many there were.
+
+        Raises
+        ------
+        PermissionError
+            If the cache is opened for reading only.
+        OSError, sqlite3.Error
+            If it cannot be written.
+        """
+        for key in keys:
+            check_text(key)
+        self._check_writable()
+        work = partial(Database.delete_many, keys=list(keys))
+        return await asyncio.to_thread(self._do, work, writes=True)
+
+    async def on_disk(self) -> OnDisk:
+        """Measure the files, also those of databases that were damaged."""
+        return await asyncio.to_thread(self._on_disk)
+
     async def close(self) -> None:
         """Finish the writes that were begun and close the files; any use opens them again."""
         await asyncio.to_thread(self._close)
 
     def take_notices(self) -> list[str]:
         """Return what has to be told, each text once."""
-        notices = []
-        with suppress(IndexError):
-            while True:
-                notices.append(self._notices.popleft())
-        return notices
+        return self._holder.take_notices()
+
+    def _on_disk(self) -> OnDisk:
+        database = self.directory / DATABASE
+        size = 0
+        for path in (database, *side_files(database)):
+            with suppress(FileNotFoundError):
+                size += path.stat().st_size
+        aside = {path.name for path in self.directory.glob(f"{DATABASE}.corrupt-*")}
+        logs = {side.name for name in aside for side in side_files(self.directory / name)}
+        return OnDisk(size, tuple(sorted(aside - logs)))
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise PermissionError(f"the cache in {self.directory} is opened for reading only")
 
     def _commit(self, entries: list[Entry]) -> None:
         self._do(partial(Database.store, entries=entries), writes=True)
 
     def _close(self) -> None:
         self._writer.flush()
-        with no_fork, self._lock:
-            database, self._database = self._database, None
-            if database is not None:
-                database.close()
+        self._holder.close()
 
     def _do(self, work: Callable[[Database], T], *, writes: bool = False) -> T:
-        with no_fork:
-            database = self._opened(writes=writes)
-            try:
-                return work(database)
-            except sqlite3.DatabaseError as error:
-                if self.read_only or not is_corrupt(error):
-                    raise
-                self._give_up(database, error)
-            return work(self._opened(writes=writes))
-
-    def _opened(self, *, writes: bool) -> Database:
-        with self._lock:
-            database = self._database
-            if database is not None:
-                if database.is_current() and not (writes and database.read_only):
-                    return database
-                self._database = None
-                database.close()
-            self._database = self._open(writes=writes)
-            return self._database
-
-    def _open(self, *, writes: bool) -> Database:
-        if self.read_only:
-            check_private(self.directory)
-            return Database(self.directory, read_only=True)
-        file = identity(self.directory)
-        try:
-            make_private(self.directory)
-            return self._open_for_writing()
-        except (OSError, sqlite3.DatabaseError) as error:
-            if is_corrupt(error):
-                self._move_aside(error, file)
-                return self._open_for_writing()
-            if writes or is_busy(error) or not (self.directory / DATABASE).exists():
-                raise
-            # A full disk or one that is mounted for reading: what is there can still be used.
-            return Database(self.directory, read_only=True)
-
-    def _open_for_writing(self) -> Database:
-        network = network_file_system(self.directory)
-        if network and not self._told_of_network:
-            self._told_of_network = True
-            self._notices.append(
-                f"the cache directory {self.directory} is on a network file system ({network}), "
-                "where it is slow and not safe to be written by several machines at a time; "
-                "LBGPT_CACHE_DIR or cache= can name a directory of this machine"
-            )
-        # The write-ahead log is shared by means of memory, which no other machine sees.
-        return Database(
-            self.directory, read_only=False, journal_mode="truncate" if network else "wal"
-        )
-
-    def _give_up(self, database: Database, error: Exception) -> None:
-        with self._lock:
-            # Another thread may have been faster.
-            if self._database is database:
-                self._database = None
-                database.close()
-                self._move_aside(error, database.file)
-
-    def _move_aside(self, error: Exception, file: tuple[int, int] | None) -> None:
-        aside = f"{DATABASE}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        with locked(self.directory):
-            if identity(self.directory) != file:
-                # Another process has been faster, and what is there now is its new database.
-                return
-            # With its log, which may hold answers, under the name where SQLite looks for it.
-            for name in (*SIDE_FILES, DATABASE):
-                path = self.directory / name
-                if path.exists():
-                    path.rename(path.with_name(name.replace(DATABASE, aside)))
-        self._notices.append(
-            f"the cache's database in {self.directory} is damaged ({error}); it was renamed to "
-            f"{aside} and a new one begun, so that answers are asked anew"
-        )
-
-
-def _check_text(text: object) -> None:
-    if not isinstance(text, str):
-        raise TypeError(f"a cache holds texts under texts, not {type(text).__name__}")
-    # Here, because it would fail all texts that are committed with it.
-    if not text.isascii():
-        text.encode()
+        return self._holder.do(work, writes=writes)

@@ -2,167 +2,74 @@
 
 from __future__ import annotations
 
-import gc
-import hashlib
-import json
+import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
-
+from lbgpt_pandas.engine.caches.envelope import CorruptEntry, outdated, seal, unseal
+from lbgpt_pandas.engine.caches.held_back import HeldBack
+from lbgpt_pandas.engine.caches.resting import Rest
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
+from lbgpt_pandas.engine.collection import no_collection
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from lbgpt_pandas.engine.caches.base import Cache
     from lbgpt_pandas.engine.clock import Clock
 
-ENVELOPE_VERSION = 1
-
 KEYS_A_LOOKUP = 10_000
 """Keys that are looked up and verified before the event loop gets its turn."""
 
-_RESPONSE = b',"resp":'
-_BEGIN = b'{"v":%d,"sha256":"' % ENVELOPE_VERSION
-_DIGEST_LENGTH = 64
-_AFTER_DIGEST = b'",'
-_BY_JSON = b" "
-"""Begins what orjson could not write; it would read a long integer as a float."""
+WRITES_AT_ONCE = 16
+"""Texts that were held back and are written at a time."""
 
 _LONGEST_REASON = 200
 
-
-class CorruptEntry(ValueError):
-    """A stored text that is not the envelope that was stored under its key."""
-
-
-def seal(
-    key: str, *, family: str, model: str, payload: dict[str, object], created: datetime
-) -> str:
-    """Write the envelope of an answer.
-
-    Parameters
-    ----------
-    key : str
-        The request's key.
-    family, model : str
-        Whose model answered, and its name in the request; for clearing by model.
-    payload : dict
-        The provider's answer.
-    created : datetime
-        When, in UTC.
-
-    Returns
-    -------
-    str
-        JSON: ``v``, ``sha256``, ``key``, ``created``, ``family``, ``model``, ``resp``. The
-        checksum covers all that follows it, byte for byte, so that it is verified without
-        writing the JSON again.
-
-    Raises
-    ------
-    TypeError
-        If `payload` is not JSON data.
-    """
-    about = {"key": key, "created": created.isoformat(), "family": family, "model": model}
-    covered = _inside(about) + _RESPONSE + _dump(payload)
-    return _wrap(covered).decode()
-
-
-def unseal(key: str, text: str) -> dict[str, object]:
-    """Read the answer out of its envelope.
-
-    Parameters
-    ----------
-    key : str
-        What it was stored under.
-    text : str
-        The envelope.
-
-    Returns
-    -------
-    dict
-        The provider's answer, the caller's own.
-
-    Raises
-    ------
-    CorruptEntry
-        If version, checksum or key differ.
-    """
-    try:
-        raw = text.encode()
-    except UnicodeEncodeError:
-        raise CorruptEntry("the entry is not valid text") from None
-    covered = raw[len(_BEGIN) + _DIGEST_LENGTH + len(_AFTER_DIGEST) : -1]
-    if raw != _wrap(covered):
-        raise CorruptEntry("the entry's checksum does not fit its content")
-    if not covered.startswith(_inside({"key": key}) + b","):
-        raise CorruptEntry("the entry belongs to another key")
-    payload = _load(covered.partition(_RESPONSE)[2])
-    if not isinstance(payload, dict):
-        raise CorruptEntry("the entry holds no answer")
-    return payload
-
-
-def _wrap(covered: bytes) -> bytes:
-    digest = hashlib.sha256(covered).hexdigest().encode()
-    return b"".join((_BEGIN, digest, _AFTER_DIGEST, covered, b"}"))
-
-
-def _inside(members: dict[str, str]) -> bytes:
-    """Write the members of an object without its braces, each by itself."""
-    return b",".join(
-        b'"%s":%s' % (name.encode(), _dump(text).lstrip(_BY_JSON)) for name, text in members.items()
-    )
-
-
-def _dump(value: object) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        # Lone surrogates and long integers, which a provider's JSON may hold.
-        return _BY_JSON + json.dumps(value).encode()
-
-
-def _load(raw: bytes) -> Any:
-    try:
-        return json.loads(raw) if raw.startswith(_BY_JSON) else orjson.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise CorruptEntry("the entry is not JSON") from error
+_OUTAGES = {
+    ("read",): "cannot be read, rows are asked anew",
+    ("write",): "cannot be written, answers are kept in memory until it can",
+    ("read", "write"): "can be neither read nor written, rows are asked anew and answers are kept "
+    "in memory until it can",
+}
 
 
 class StandardTier:
     """What the pipeline knows of the exact cache: find answers, save answers, never fail.
 
-    A store that cannot be read is a row of misses, one that cannot be written is left alone
-    until `reset`; either is told once. Plain data: any event loop and any thread may use it.
+    A store that cannot be read is a row of misses. What one that cannot be written did not take
+    is held in memory, found there, and written once the store works again. Either is told once;
+    the store rests for 1, 2, 4 ... 30 seconds, and the next lookup or answer after that tries
+    it again. Plain data: any event loop and any thread may use it.
+
+    If the cache has ``ttl_s``, older answers are misses that give way to new ones.
 
     Parameters
     ----------
     cache : Cache
         Where the envelopes lie.
     clock : Clock, optional
-        Source of the time that is written into them.
+        Source of the time that is written into them, and of the rests.
 
     Attributes
     ----------
     hits, misses, corrupt, read_failures, write_failures : int
-        What has happened so far. A key that could not be looked up, or whose entry was corrupt,
-        is a miss.
+        What has happened so far. A key that could not be looked up, or whose entry was corrupt
+        or too old, is a miss. Lookups during a rest count as failed reads.
     """
 
     def __init__(self, cache: Cache, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self.cache = cache
         self._clock = clock
         self._notices: list[str] = []
+        self._outages: dict[str, str] = {}
         self._told: set[str] = set()
-        self._damaged: set[str] = set()
-        self._writable = True
+        self._giving_way: set[str] = set()
+        self._held = HeldBack()
+        self._reads, self._writes = Rest(), Rest()
         self.hits = self.misses = self.corrupt = 0
         self.read_failures = self.write_failures = 0
         self.after_fork()
@@ -172,8 +79,11 @@ class StandardTier:
         return f"StandardTier({self.cache!r})"
 
     def after_fork(self) -> None:
-        """Replace the lock, which a thread of the parent may have held."""
+        """Replace the lock, which a thread of the parent may have held, and try anew."""
         self._lock = threading.Lock()
+        self._is_writing_held = False
+        self._reads.reset()
+        self._writes.reset()
 
     async def find(
         self, keys: Sequence[str], *, repair: bool = True
@@ -190,8 +100,8 @@ class StandardTier:
         Returns
         -------
         dict
-            Answers by key. Missing are keys that are not stored, those whose entry is corrupt,
-            and all that a failing store did not give.
+            Answers by key. Missing are keys that are not stored, those whose entry is corrupt
+            or too old, and all that a failing store did not give.
 
         Raises
         ------
@@ -199,16 +109,14 @@ class StandardTier:
             If the store is refused as a whole, such as a directory that others may write to.
         """
         found: dict[str, dict[str, object]] = {}
-        try:
-            for start in range(0, len(keys), KEYS_A_LOOKUP):
-                texts = await self.cache.get_many(keys[start : start + KEYS_A_LOOKUP])
-                for key in _unseal_all(texts, into=found):
-                    await self._discard(key, repair=repair)
-        except ConfigurationError:
-            raise
-        except Exception as error:  # noqa: BLE001  # the store is anybody's code
-            self._count(read_failures=1)
-            self._tell("read", f"the cache cannot be read, rows are asked anew: {_reason(error)}")
+        missing = keys
+        if self._held:
+            with self._lock:
+                texts = self._held.get_many(keys)
+            await self._take_in(texts, found, repair=repair)
+            missing = [key for key in keys if key not in found]
+        if missing:
+            await self._read(missing, found, repair=repair)
         self._count(hits=len(found), misses=len(keys) - len(found))
         return found
 
@@ -232,15 +140,14 @@ class StandardTier:
         payload : dict
             The provider's answer.
         replace : bool, default False
-            Whether an answer that is stored already gives way. A corrupt one always does.
+            Whether an answer that is stored already gives way. A corrupt one and one that is
+            too old always do.
 
         Returns
         -------
         bool
-            Whether it is stored.
+            Whether it is stored; False if it is held in memory, or cannot be kept at all.
         """
-        if not self._writable:
-            return False
         try:
             text = seal(
                 key, family=family, model=model, payload=payload, created=self._clock.wall()
@@ -250,32 +157,130 @@ class StandardTier:
             self._count(write_failures=1)
             self._tell("seal", f"an answer cannot be kept in the cache: {_reason(error)}")
             return False
-        try:
-            await self.cache.set(key, text, replace=replace or key in self._damaged)
-        except Exception as error:  # noqa: BLE001  # the store is anybody's code
-            self._writable = False
-            self._count(write_failures=1)
-            self._tell(
-                "write",
-                f"the cache cannot be written, answers are returned but not kept: {_reason(error)}",
-            )
+        replace = replace or key in self._giving_way
+        if not await self._write(key, text, replace=replace):
+            self._hold(key, text, replace=replace)
             return False
-        with self._lock:
-            self._damaged.discard(key)
+        if self._held:
+            with self._lock:
+                self._held.discard(key)
+            await self._write_held()
         return True
+
+    async def flush(self) -> None:
+        """Try the store again now, and write what is held back; for the end of a run."""
+        if self._held:
+            with self._lock:
+                self._writes.reset()
+            await self._write_held()
 
     def reset(self) -> None:
         """Try a store again that failed, and tell again if it still does."""
         with self._lock:
-            self._writable = True
+            self._reads.reset()
+            self._writes.reset()
             self._told.clear()
 
     def take_notices(self) -> list[str]:
         """Return what has to be told, each text once; the caller warns in its own thread."""
         with self._lock:
             notices, self._notices = self._notices, []
+            outages, self._outages = self._outages, {}
+        if outages:
+            what = _OUTAGES[tuple(sorted(outages))]
+            notices.insert(0, f"the cache {what}: {next(iter(outages.values()))}")
         # A store that repairs itself has something to tell as well.
         return [*notices, *getattr(self.cache, "take_notices", list)()]
+
+    async def _read(
+        self, keys: Sequence[str], found: dict[str, dict[str, object]], *, repair: bool
+    ) -> None:
+        with self._lock:
+            attempt = self._reads.begin(self._clock.monotonic())
+        if attempt is None:
+            self._count(read_failures=1)
+            return
+        try:
+            for start in range(0, len(keys), KEYS_A_LOOKUP):
+                texts = await self.cache.get_many(keys[start : start + KEYS_A_LOOKUP])
+                await self._take_in(texts, found, repair=repair)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the store is anybody's code
+            self._count(read_failures=1)
+            self._fail("read", self._reads, attempt, error)
+        else:
+            with self._lock:
+                self._reads.succeeded(attempt)
+        finally:
+            with self._lock:
+                self._reads.abandoned(attempt)
+
+    async def _take_in(
+        self, texts: dict[str, str], found: dict[str, dict[str, object]], *, repair: bool
+    ) -> None:
+        for key in _unseal_all(texts, into=found):
+            await self._discard(key, repair=repair)
+        ttl_s = getattr(self.cache, "ttl_s", None)
+        if ttl_s is None:
+            return
+        old = outdated(texts, now=self._clock.wall(), ttl_s=ttl_s)
+        for key in old:
+            found.pop(key, None)
+        with self._lock:
+            self._giving_way.update(old)
+
+    async def _write(self, key: str, text: str, *, replace: bool) -> bool:
+        with self._lock:
+            attempt = self._writes.begin(self._clock.monotonic())
+        if attempt is None:
+            return False
+        try:
+            await self.cache.set(key, text, replace=replace)
+        except Exception as error:  # noqa: BLE001  # the store is anybody's code
+            self._count(write_failures=1)
+            self._fail("write", self._writes, attempt, error)
+            return False
+        else:
+            with self._lock:
+                self._writes.succeeded(attempt)
+                self._giving_way.discard(key)
+            return True
+        finally:
+            with self._lock:
+                self._writes.abandoned(attempt)
+
+    def _hold(self, key: str, text: str, *, replace: bool) -> None:
+        with self._lock:
+            dropped = self._held.add(key, text, replace=replace)
+        if dropped:
+            self._tell(
+                "dropped",
+                "the cache cannot be written and no more answers fit into memory; the oldest are "
+                "dropped and will be asked anew",
+            )
+
+    async def _write_held(self) -> None:
+        with self._lock:
+            if self._is_writing_held:
+                return
+            self._is_writing_held = True
+            entries = self._held.entries()
+        waiting = iter(entries)
+
+        async def write() -> None:
+            for key, text, replace in waiting:
+                if not await self._write(key, text, replace=replace):
+                    return
+                with self._lock:
+                    self._held.discard(key, text)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(WRITES_AT_ONCE, len(entries))):
+                    group.create_task(write())
+        finally:
+            self._is_writing_held = False
 
     async def _discard(self, key: str, *, repair: bool) -> None:
         self._count(corrupt=1)
@@ -285,11 +290,18 @@ class StandardTier:
             return
         with self._lock:
             # Not every store can delete, and a damaged entry must not keep its place.
-            self._damaged.add(key)
+            self._giving_way.add(key)
         try:
             await self.cache.delete(key)
         except Exception as error:  # noqa: BLE001  # the store is anybody's code
             self._tell("delete", f"a damaged cache entry cannot be removed: {_reason(error)}")
+
+    def _fail(self, kind: str, rest: Rest, attempt: int, error: Exception) -> None:
+        with self._lock:
+            rest.failed(attempt, self._clock.monotonic())
+            if kind not in self._told:
+                self._told.add(kind)
+                self._outages[kind] = _reason(error)
 
     def _count(self, **events: int) -> None:
         with self._lock:
@@ -306,18 +318,12 @@ class StandardTier:
 def _unseal_all(texts: dict[str, str], *, into: dict[str, dict[str, object]]) -> list[str]:
     """Unseal what can be unsealed; return the keys of the rest."""
     corrupt = []
-    # JSON holds no cycles, and looking for some takes as long as reading it.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with no_collection():
         for key, text in texts.items():
             try:
                 into[key] = unseal(key, text)
             except CorruptEntry:
                 corrupt.append(key)
-    finally:
-        if was_enabled:
-            gc.enable()
     return corrupt
 
 

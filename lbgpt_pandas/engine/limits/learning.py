@@ -31,10 +31,17 @@ PATIENCE_S = 10.0
 """One refusal in this time is taken for jitter, the second for a limit that is too high."""
 
 CLEARLY_LESS = 0.9
+MORE_THAN_ALLOWED = 1.2
+SOONEST_RESET = 0.5
+"""Part of the time that a minute's limit needs to be free again, for rounded resets."""
+
 KNOWN_WINDOWS_S = (60.0, 30.0, 20.0, 15.0, 10.0, 5.0)
 TELLING_WAIT = 0.2
 MEASURED_S = 5.0
 RECENT = 4_096
+
+
+_SMALL_RATE = 10
 
 
 class Learner:
@@ -118,8 +125,9 @@ class Learner:
             if told < math.inf
         ]
         notices += [
-            f"the provider refused requests although no more than {told:,.0f} {resource} a minute "
-            f"were sent; going on with {self._meters[resource].limit:,.0f}, and slowly more"
+            f"the provider refused requests although no more than {_shown(told)} {resource} a "
+            f"minute were sent; going on with {_shown(self._meters[resource].limit)}, and slowly "
+            "more"
             for resource, told in self._refusing.items()
             if told < math.inf
         ]
@@ -172,11 +180,28 @@ class Learner:
             if reservation.number <= self._read_up_to.get(resource, 0):
                 continue
             self._read_up_to[resource] = reservation.number
-            if reading.limit is not None and reading.limit > 0:
+            if reading.limit is None or reading.remaining is None:
+                continue  # every provider that means it states both
+            if self._is_of_a_minute(resource, reading, now):
                 self._read_limit(resource, float(reading.limit), now)
             meter = self._meters.get(resource)
-            if meter is not None and reading.remaining is not None:
+            if meter is not None:
                 self._read_remaining(resource, meter, reading, reservation, now)
+
+    def _is_of_a_minute(self, resource: Resource, reading: LimitReading, now: float) -> bool:
+        """Tell whether a stated limit can be that of a minute: gateways state a second's as well.
+
+        What is used of a minute's limit is not free again before its share of a minute is over,
+        and more than the limit is not answered in a minute.
+        """
+        limit, meter = float(reading.limit or 0), self._meters.get(resource)
+        own = _admitted(self._recent, now - MINUTE_S) if meter is None else meter.own(now)
+        if not limit or own > MORE_THAN_ALLOWED * limit:
+            return False
+        if reading.reset_s is None or (meter is None and resource != "requests"):
+            return True
+        used = min(own, max(0.0, limit - float(reading.remaining or 0)))
+        return reading.reset_s >= SOONEST_RESET * used * MINUTE_S / limit
 
     def _read_limit(self, resource: Resource, limit: float, now: float) -> None:
         meter, told = self._meters.get(resource), self._told.get(resource)
@@ -239,7 +264,7 @@ class Learner:
         if meter.burst_s is not None and meter.burst_s < MINUTE_S:
             meter.foreign = 0.0
             return
-        limit = float(reading.limit) if reading.limit else meter.limit
+        limit = float(reading.limit or meter.limit)
         meter.foreign = max(0.0, min(limit, meter.limit) - remaining - own)
         meter.foreign_until = now + min(MINUTE_S if reset_s is None else reset_s, MINUTE_S)
 
@@ -326,3 +351,7 @@ class Learner:
 
 def _admitted(charges: Iterable[Charge], time: float) -> float:
     return sum(charge.amount for charge in charges if charge.at > time and not charge.refused)
+
+
+def _shown(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= _SMALL_RATE else f"{rate:.1f}"

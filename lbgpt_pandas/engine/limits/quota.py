@@ -7,10 +7,10 @@ a provider enforces its limits over a shorter span, that span is a second window
 
 from __future__ import annotations
 
-import math
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from lbgpt_pandas.engine.errors import ConfigurationError
@@ -46,14 +46,15 @@ class Limits:
     burst_is_told: bool = True
 
     def __post_init__(self) -> None:
-        for name, value in (("limit_rpm", self.rpm), ("limit_tpm", self.tpm)):
-            whole = isinstance(value, int) and not isinstance(value, bool)
+        given: list[tuple[str, Any]] = [("limit_rpm", self.rpm), ("limit_tpm", self.tpm)]
+        for name, value in given:
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
             if value is not None and not (whole and value >= 1):
                 raise ConfigurationError(
                     f"{name}={value!r}: give a whole number of at least 1, or None for no limit"
                 )
-        burst = self.burst_s
-        is_number = isinstance(burst, int | float) and not isinstance(burst, bool)
+        burst: Any = self.burst_s
+        is_number = isinstance(burst, Real) and not isinstance(burst, bool)
         if burst is not None and not (is_number and 0 < burst <= MINUTE_S):
             raise ConfigurationError(
                 f"limit_burst_s={burst!r}: give seconds above 0 and at most {MINUTE_S:.0f}, or None"
@@ -184,12 +185,18 @@ class Quota:
         """Whether any limit is one on tokens."""
         return any(resource != "requests" for resource in self.meters)
 
-    def fits(self, cost: Mapping[Resource, float]) -> bool:
-        """Tell whether a request of this cost can ever be sent."""
-        return all(cost.get(name, 0.0) <= meter.limit for name, meter in self.meters.items())
+    def fits(self, least: Mapping[Resource, float]) -> bool:
+        """Tell whether a request that takes at least this can ever be sent.
+
+        By the limits that were told; about one that was only read its provider decides.
+        """
+        return self.limits.tpm is None or least.get("tokens", 0.0) <= self.limits.tpm
 
     def ready_at(self, cost: Mapping[Resource, float], now: float) -> float:
-        """Return the earliest time at which a request of this cost may be sent, maybe never."""
+        """Return the earliest time at which a request of this cost may be sent.
+
+        An estimate above a limit waits for the whole limit: what `fits` is sent some time.
+        """
         with self._lock:
             return self._ready_at(cost, now)
 
@@ -213,7 +220,7 @@ class Quota:
             charges: dict[Resource, Charge] = {}
             own: dict[Resource, float] = {}
             for resource, meter in self.meters.items():
-                amount = cost.get(resource, 0.0)
+                amount = min(cost.get(resource, 0.0), meter.limit)
                 charges[resource] = meter.add(amount, now)
                 own[resource] = meter.own(now)
                 self.reserved[resource] = self.reserved.get(resource, 0.0) + amount
@@ -336,11 +343,10 @@ class Quota:
 
     def _ready_at(self, cost: Mapping[Resource, float], now: float) -> float:
         self._learner.recover(now)
-        if not self.fits(cost):
-            return math.inf
         ready = max(now, self.blocked_until, self._learner.ready_at(now))
         for resource, meter in self.meters.items():
-            ready = max(ready, meter.ready_at(cost.get(resource, 0.0), now))
+            amount = min(cost.get(resource, 0.0), meter.limit)
+            ready = max(ready, meter.ready_at(amount, now))
         return ready
 
 

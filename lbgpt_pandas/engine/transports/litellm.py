@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.errors import ConfigurationError, IncompleteStream
 from lbgpt_pandas.engine.retry import decide
-from lbgpt_pandas.engine.secrets import Secret, redact
+from lbgpt_pandas.engine.secrets import Secret, conceal, redact
 from lbgpt_pandas.engine.transports.base import Reply, Stream
 from lbgpt_pandas.engine.transports.litellm_errors import classify_litellm
 from lbgpt_pandas.engine.transports.litellm_package import (
@@ -229,9 +229,7 @@ class LiteLlmTransport:
         )
 
     def _hide(self, message: str) -> str:
-        for secret in self._secrets:
-            message = message.replace(secret, "***")
-        return redact(message)[:300]
+        return redact(conceal(message, self._secrets))[:300]
 
 
 def revealed(value: Any) -> Any:

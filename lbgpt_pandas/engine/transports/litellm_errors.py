@@ -22,7 +22,7 @@ from lbgpt_pandas.engine.errors import (
     Timeout,
 )
 from lbgpt_pandas.engine.retry import classify_response
-from lbgpt_pandas.engine.secrets import redact
+from lbgpt_pandas.engine.secrets import conceal, redact
 from lbgpt_pandas.engine.transports.http_errors import connection_error, status_error
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from lbgpt_pandas.engine.errors import RequestError
 
-_SHORTEST_SECRET = 4
 _LOWEST_ERROR = 300
 
 _HTTP_PACKAGES = frozenset({"httpx", "httpcore", "openai", "aiohttp"})
@@ -100,7 +99,7 @@ def classify_litellm(
         or _of_body(chain)
         or _of_litellm(chain)
     )
-    failure.args = (_without(failure.message, secrets), *failure.args[1:])
+    failure.args = (conceal(failure.message, secrets), *failure.args[1:])
     return failure
 
 
@@ -208,14 +207,7 @@ def _content(response: Any) -> bytes:
 
 
 def _clean(message: str, secrets: Iterable[str] = ()) -> str:
-    return _without(_PREFIX.sub("", _ADDED.sub("", message)).strip(), secrets)
-
-
-def _without(message: str, secrets: Iterable[str]) -> str:
-    for secret in secrets:
-        if len(secret) >= _SHORTEST_SECRET:
-            message = message.replace(secret, "***")
-    return message
+    return conceal(_PREFIX.sub("", _ADDED.sub("", message)).strip(), secrets)
 
 
 def _seconds(number: object) -> float | None:

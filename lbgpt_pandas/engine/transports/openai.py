@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +23,7 @@ from lbgpt_pandas.engine.errors import (
     RequestError,
 )
 from lbgpt_pandas.engine.retry import classify_response
-from lbgpt_pandas.engine.secrets import redact
+from lbgpt_pandas.engine.secrets import conceal, redact
 from lbgpt_pandas.engine.transports.base import Reply, Stream
 from lbgpt_pandas.engine.transports.http_errors import connection_error, status_error
 from lbgpt_pandas.engine.transports.sse import read_events
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         AsyncIterator,
         Awaitable,
         Callable,
+        Iterator,
         Mapping,
         Sequence,
     )
@@ -65,8 +66,7 @@ class OpenAITransport:
     organization : str, optional
         Sent as ``OpenAI-Organization``.
     http_client : {"aiohttp", "httpx"} or callable, default "aiohttp"
-        HTTP stack, or a callable that returns a client the SDK accepts. The client is made on
-        the event loop it serves and closed with it.
+        HTTP stack, or a callable that returns a client the SDK accepts, for one event loop.
     """
 
     def __init__(
@@ -82,6 +82,18 @@ class OpenAITransport:
         self._organization = organization
         self._http_client = http_client
         self._client: Any = None
+
+    def _keys(self) -> list[str]:
+        return [self._api_key.reveal()]
+
+    @contextmanager
+    def _concealing(self) -> Iterator[None]:
+        """Keep the key out of errors: servers repeat it, whatever it looks like."""
+        try:
+            yield
+        except RequestError as error:
+            error.args = (conceal(error.message, self._keys()), *error.args[1:])
+            raise
 
     async def open(self) -> None:
         """Build the SDK client on the running loop."""
@@ -100,17 +112,18 @@ class OpenAITransport:
         """Send one request once; see `Transport.chat`."""
         keywords, body = split_keywords(request.params)
         send = self._client.chat.completions.with_raw_response.create
-        # Sent as extra_body, fields the SDK does not know reach the provider verbatim.
-        response = await _classified(
-            lambda: send(
-                messages=request.messages,
-                model=self._model(request.model or ""),
-                extra_body=body,
-                timeout=_timeouts(timeout),
-                **keywords,
+        with self._concealing():
+            # Sent as extra_body, fields the SDK does not know reach the provider verbatim.
+            response = await _classified(
+                lambda: send(
+                    messages=request.messages,
+                    model=self._model(request.model or ""),
+                    extra_body=body,
+                    timeout=_timeouts(timeout),
+                    **keywords,
+                )
             )
-        )
-        return _read_reply(response)
+            return _read_reply(response)
 
     @asynccontextmanager
     async def stream(self, request: Request, *, timeout: float | None) -> AsyncIterator[Stream]:
@@ -118,6 +131,7 @@ class OpenAITransport:
         keywords, body = split_keywords(request.params)
         send = self._client.chat.completions.with_streaming_response.create
         async with AsyncExitStack() as resources:
+            resources.enter_context(self._concealing())
             response = await _classified(
                 lambda: resources.enter_async_context(
                     send(
@@ -144,18 +158,19 @@ class OpenAITransport:
         """Embed texts in one call; see `Transport.embed`."""
         keywords, body = split_keywords(params)
         send = self._client.embeddings.with_raw_response.create
-        response = await _classified(
-            lambda: send(
-                input=list(inputs),
-                model=self._model(model),
-                # The SDK would ask for base64, which it does not decode in a raw response.
-                encoding_format=body.pop("encoding_format", "float"),
-                extra_body=body,
-                timeout=_timeouts(timeout),
-                **keywords,
+        with self._concealing():
+            response = await _classified(
+                lambda: send(
+                    input=list(inputs),
+                    model=self._model(model),
+                    # The SDK would ask for base64, which it does not decode in a raw response.
+                    encoding_format=body.pop("encoding_format", "float"),
+                    extra_body=body,
+                    timeout=_timeouts(timeout),
+                    **keywords,
+                )
             )
-        )
-        return _read_reply(response, most=MAX_BODY_BYTES + MAX_VECTOR_BYTES * len(inputs))
+            return _read_reply(response, most=MAX_BODY_BYTES + MAX_VECTOR_BYTES * len(inputs))
 
     def _model(self, name: str) -> str:
         return name
@@ -209,16 +224,22 @@ class AzureTransport(OpenAITransport):
         self._token_provider = token_provider
         self._http_client = http_client
         self._client = None
+        self._last_token = ""
+
+    def _keys(self) -> list[str]:
+        return [self._azure_key.reveal() if self._azure_key else self._last_token]
 
     async def _token(self) -> str:
         if self._token_provider is None:
             return ""
         try:
             token = self._token_provider()
-            return token if isinstance(token, str) else await token
+            self._last_token = token if isinstance(token, str) else await token
         except Exception as error:  # noqa: BLE001  # the provider is the user's code
             reason = redact(f"{type(error).__name__}: {error}")[:200]
             failure = ConnectionFailed(f"azure_ad_token_provider failed: {reason}", code="token")
+        else:
+            return self._last_token
         raise failure
 
     def _model(self, name: str) -> str:
@@ -245,8 +266,7 @@ def make_http_client(choice: HttpClient | Callable[[], object]) -> object:
     Raises
     ------
     ConfigurationError
-        If `choice` is a live client or an unknown name: a client belongs to one event loop,
-        so only a callable that makes one is accepted.
+        If `choice` is a live client, which belongs to one event loop, or an unknown name.
     """
     if callable(choice):
         return choice()

@@ -254,7 +254,8 @@ def test_a_directory_that_cannot_be_written_is_read(public_directory, writer_is_
             mine = StandardTier(DiskCache(public_directory, read_only=read_only))
             assert asyncio.run(mine.find(["a"])) == {"a": {"n": 1}}
             assert not asyncio.run(mine.save("b", family="f", model="m", payload={}))
-            assert asyncio.run(mine.find(["a", "b"])) == {"a": {"n": 1}}
+            assert asyncio.run(mine.find(["a", "b"])) == {"a": {"n": 1}, "b": {}}
+            assert asyncio.run(mine.cache.get_many(["b"])) == {}
             assert len(mine.take_notices()) == 1
 
     check(in_child(child))

@@ -269,6 +269,39 @@ def test_a_limit_that_headers_lowered_is_raised_by_them_but_not_above_the_config
         assert quota.limit("requests") == expected
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        LimitReading(5, 4, 1.0),  # a gateway's limit of a second
+        LimitReading(1, None, None),
+        LimitReading(None, 0, None),
+    ],
+)
+@pytest.mark.parametrize("told", [600, None])
+def test_headers_that_say_nothing_about_a_minute_change_nothing(said, told) -> None:
+    quota = Quota(Limits(rpm=told))
+    for _ in range(3):
+        quota.observe({"requests": said}, reserved(quota, 1000.0), now=1000.1)
+    assert quota.limit("requests") == told
+    assert quota.ready_at({"requests": 1.0}, 1000.2) == 1000.2
+
+
+def test_what_was_answered_is_stronger_than_a_lower_limit_in_headers() -> None:
+    quota = Quota(Limits(rpm=600))
+    for _ in range(10):
+        last = reserved(quota, 1000.0)
+    quota.observe(reading(5, 1, 60.0), last, now=1000.1)
+    assert quota.limit("requests") == 600
+
+
+def test_no_request_is_too_large_for_a_limit_that_was_only_read() -> None:
+    quota = Quota(Limits(tpm=100_000))
+    quota.observe({"tokens": LimitReading(1, 0, 60.0)}, reserved(quota, 1000.0), now=1000.1)
+    assert quota.limit("tokens") == 1
+    assert quota.fits({"tokens": 50.0})
+    assert quota.ready_at({"tokens": 50.0}, 1000.2) < 1100
+
+
 def test_a_higher_limit_in_headers_is_not_believed() -> None:
     quota = Quota(Limits(rpm=100))
     quota.observe(reading(5000, 4999, 0.01), reserved(quota, 1000.0), now=1000.1)

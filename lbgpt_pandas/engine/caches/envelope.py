@@ -1,0 +1,142 @@
+"""The envelope of a stored answer: whose it is, when it was made, and a checksum over all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+ENVELOPE_VERSION = 1
+
+_RESPONSE = b',"resp":'
+_BEGIN = b'{"v":%d,"sha256":"' % ENVELOPE_VERSION
+_DIGEST_LENGTH = 64
+_AFTER_DIGEST = b'",'
+_COVERED_FROM = len(_BEGIN) + _DIGEST_LENGTH + len(_AFTER_DIGEST)
+_BY_JSON = b" "
+"""Begins what orjson could not write; it would read a long integer as a float."""
+
+_CREATED = '"created":"'
+
+
+class CorruptEntry(ValueError):
+    """A stored text that is not the envelope that was stored under its key."""
+
+
+def seal(
+    key: str, *, family: str, model: str, payload: dict[str, object], created: datetime
+) -> str:
+    """Write the envelope of an answer.
+
+    Parameters
+    ----------
+    key : str
+        The request's key.
+    family, model : str
+        Whose model answered, and its name in the request; for clearing by model.
+    payload : dict
+        The provider's answer.
+    created : datetime
+        When, in UTC.
+
+    Returns
+    -------
+    str
+        JSON: ``v``, ``sha256``, ``key``, ``created``, ``family``, ``model``, ``resp``. The
+        checksum covers all that follows it, byte for byte, so that it is verified without
+        writing the JSON again.
+
+    Raises
+    ------
+    TypeError
+        If `payload` is not JSON data.
+    """
+    about = {"key": key, "created": created.isoformat(), "family": family, "model": model}
+    covered = _inside(about) + _RESPONSE + _dump(payload)
+    return _wrap(covered).decode()
+
+
+def unseal(key: str, text: str) -> dict[str, object]:
+    """Read the answer out of its envelope.
+
+    Parameters
+    ----------
+    key : str
+        What it was stored under.
+    text : str
+        The envelope.
+
+    Returns
+    -------
+    dict
+        The provider's answer, the caller's own.
+
+    Raises
+    ------
+    CorruptEntry
+        If version, checksum or key differ.
+    """
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError:
+        raise CorruptEntry("the entry is not valid text") from None
+    covered = raw[_COVERED_FROM:-1]
+    if not raw.endswith(b"}") or raw[:_COVERED_FROM] != _opening(covered):
+        raise CorruptEntry("the entry's checksum does not fit its content")
+    if not covered.startswith(b'"key":%s,' % _dump(key).lstrip(_BY_JSON)):
+        raise CorruptEntry("the entry belongs to another key")
+    payload = _load(covered.partition(_RESPONSE)[2])
+    if not isinstance(payload, dict):
+        raise CorruptEntry("the entry holds no answer")
+    return payload
+
+
+def outdated(texts: dict[str, str], *, now: datetime, ttl_s: float) -> list[str]:
+    """Return the keys of envelopes that are older than `ttl_s`, or do not say when they were made.
+
+    One that was made in the future is fresh: clocks are set back at times.
+    """
+    return [key for key, text in texts.items() if not _age_s(text, now) <= ttl_s]
+
+
+def _age_s(text: str, now: datetime) -> float:
+    # No key can hold this, because its quotes would be escaped.
+    written = text.partition(_CREATED)[2].partition('"')[0]
+    try:
+        return (now - datetime.fromisoformat(written)).total_seconds()
+    except (ValueError, TypeError):
+        return math.inf
+
+
+def _wrap(covered: bytes) -> bytes:
+    return b"".join((_opening(covered), covered, b"}"))
+
+
+def _opening(covered: bytes) -> bytes:
+    return _BEGIN + hashlib.sha256(covered).hexdigest().encode() + _AFTER_DIGEST
+
+
+def _inside(members: dict[str, str]) -> bytes:
+    """Write the members of an object without its braces, each by itself."""
+    return b",".join(
+        b'"%s":%s' % (name.encode(), _dump(text).lstrip(_BY_JSON)) for name, text in members.items()
+    )
+
+
+def _dump(value: object) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # Lone surrogates and long integers, which a provider's JSON may hold.
+        return _BY_JSON + json.dumps(value).encode()
+
+
+def _load(raw: bytes) -> Any:
+    try:
+        return json.loads(raw) if raw.startswith(_BY_JSON) else orjson.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise CorruptEntry("the entry is not JSON") from error

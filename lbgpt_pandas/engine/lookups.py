@@ -1,0 +1,190 @@
+"""The bulk pass over the caches that comes before a run's first call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbgpt_pandas.engine.completions import read_completion
+from lbgpt_pandas.engine.errors import RequestError
+from lbgpt_pandas.engine.semantic.questions import question_of
+from lbgpt_pandas.engine.types import Outcome, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from lbgpt_pandas.engine.answering import Engine
+    from lbgpt_pandas.engine.caching import Caching
+    from lbgpt_pandas.engine.keys import KeyMaker
+    from lbgpt_pandas.engine.semantic.questions import Question
+    from lbgpt_pandas.engine.semantic.tier import Near
+    from lbgpt_pandas.engine.types import Request
+
+
+class Lookups:
+    """Keys of a run's requests, and what the caches have for them.
+
+    Parameters
+    ----------
+    engine : Engine
+        Who would answer.
+    requests : sequence of Request
+        The run's requests.
+    caching : Caching
+        The caches and what may be done with them.
+    keep_payloads : bool
+        Keep whole provider objects, not only texts and figures.
+
+    Attributes
+    ----------
+    keys : list of str
+        By number of the request; empty until it was looked up, and where there is none.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        requests: Sequence[Request],
+        caching: Caching,
+        *,
+        keep_payloads: bool,
+    ) -> None:
+        self.keys: list[str] = [""] * len(requests)
+        self._engine, self._requests, self._caching = engine, requests, caching
+        self._keep_payloads = keep_payloads
+        self._makers: dict[tuple[int, int], tuple[KeyMaker, Request]] = {}
+
+    async def find(self, numbers: Iterable[int]) -> dict[int, Outcome]:
+        """Look requests up, first all of them by key, then what is left by likeness.
+
+        Parameters
+        ----------
+        numbers : iterable of int
+            Of the requests.
+
+        Returns
+        -------
+        dict of int to Outcome
+            Cached answers, and errors of requests that have no key; what is missing is to be
+            asked for.
+        """
+        settled: dict[int, Outcome] = {}
+        unanswered = self._make_keys(numbers, settled)
+        if not self._caching.reads:
+            return settled
+        for name, look_up in self._caching.exact_tiers():
+            if not unanswered:
+                break
+            found = await look_up(list(dict.fromkeys(map(self.keys.__getitem__, unanswered))))
+            unanswered = self._read(found, unanswered, settled)
+            await self._copy(found, settled, into=self._caching.copies - {name})
+        recording = self._caching.recording
+        if recording is not None:
+            for number in unanswered:
+                error = recording.failure(self.keys[number])
+                if error is not None:
+                    settled[number] = Outcome(None, error, Source.SKIPPED, self.keys[number])
+        return settled | await self._find_near(unanswered)
+
+    def _make_keys(self, numbers: Iterable[int], settled: dict[int, Outcome]) -> dict[int, Request]:
+        """Make keys; return the requests that have one, and settle the others."""
+        unanswered = {}
+        for number in numbers:
+            request = self._requests[number]
+            try:
+                self.keys[number] = self._maker(request).key(request.messages, request.sample)
+            except RequestError as error:
+                settled[number] = Outcome(None, error, Source.SKIPPED, key="")
+            else:
+                unanswered[number] = request
+        return unanswered
+
+    def _read(
+        self,
+        found: dict[str, dict[str, object]],
+        requests: dict[int, Request],
+        settled: dict[int, Outcome],
+    ) -> dict[int, Request]:
+        """Settle what was found by key; return the requests that are left."""
+        unanswered = {}
+        for number, request in requests.items():
+            key = self.keys[number]
+            payload = found.get(key)
+            outcome = None if payload is None else self._outcome(request, key, payload)
+            if outcome is None:
+                unanswered[number] = request
+            else:
+                settled[number] = outcome
+        return unanswered
+
+    def question(self, number: int) -> Question | None:
+        """What a near answer to this request is looked for by; None if it may have none."""
+        request = self._requests[number]
+        return question_of(self._engine.prepare(request), self.keys[number], self._maker(request))
+
+    async def _copy(
+        self,
+        found: dict[str, dict[str, object]],
+        numbers: Iterable[int],
+        *,
+        into: Collection[str],
+    ) -> None:
+        """Store answers to exactly these requests in the other tier as well."""
+        if not into:
+            return
+        for number in numbers:
+            payload, request = found.pop(self.keys[number], None), self._requests[number]
+            if payload is not None:
+                await self._caching.save(
+                    payload,
+                    key=self.keys[number],
+                    question=self.question(number),
+                    family=self._engine.family_of(request),
+                    model=request.model or "",
+                    engine=self._engine,
+                    into=into,
+                )
+
+    async def _find_near(self, requests: dict[int, Request]) -> dict[int, Outcome]:
+        semantic = self._caching.semantic
+        if semantic is None:
+            return {}
+        questions = {number: self.question(number) for number in requests}
+        asked = {each.key: each for each in questions.values() if each is not None}
+        near = await semantic.find(list(asked.values()), engine=self._engine)
+        settled = {}
+        for number, request in requests.items():
+            key = self.keys[number]
+            hit = near.get(key)
+            outcome = None if hit is None else self._outcome(request, key, hit.payload, hit)
+            if outcome is not None:
+                settled[number] = outcome
+        return settled
+
+    def _maker(self, request: Request) -> KeyMaker:
+        shared_parts = id(request.params), id(request.options)
+        if shared_parts not in self._makers:
+            # With the request, because the id of a mapping that is gone is given again.
+            self._makers[shared_parts] = self._engine.key_maker(request), request
+        return self._makers[shared_parts][0]
+
+    def _outcome(
+        self, request: Request, key: str, payload: dict[str, object], near: Near | None = None
+    ) -> Outcome | None:
+        try:
+            completion = read_completion(
+                payload,
+                messages=request.messages,
+                deployment="",
+                keep_payload=self._keep_payloads,
+            )
+        except RequestError:
+            # Stored by something that accepted more than this version does: a miss.
+            return None
+        return Outcome(
+            completion,
+            None,
+            Source.EXACT_CACHE if near is None else Source.SEMANTIC_CACHE,
+            key,
+            similarity=None if near is None else near.similarity,
+            price_usd=self._engine.price_usd(completion),
+        )

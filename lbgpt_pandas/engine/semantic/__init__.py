@@ -1,0 +1,1 @@
+"""Answers to nearly the same question: embedders, vector stores, and the guard between them."""

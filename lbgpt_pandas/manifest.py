@@ -1,0 +1,250 @@
+"""What identifies a run, as JSON data without secrets, and its answers out of the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import secrets
+import sys
+from collections import Counter
+from contextlib import suppress
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lbgpt_pandas.engine.archive import Entry
+from lbgpt_pandas.engine.caches.envelope import CorruptEntry, unseal
+from lbgpt_pandas.engine.completions import read_completion
+from lbgpt_pandas.engine.errors import CacheCorrupt, ConfigurationError, RequestError
+from lbgpt_pandas.engine.recording import failure_of, record_of, without_secrets
+from lbgpt_pandas.engine.types import Source
+from lbgpt_pandas.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Sequence
+    from datetime import datetime
+
+    from lbgpt_pandas.engine.base import _BaseGPT
+    from lbgpt_pandas.engine.batch import Batch
+    from lbgpt_pandas.engine.budget import Budget
+    from lbgpt_pandas.engine.caching import Caching
+    from lbgpt_pandas.engine.report import RunSummary
+    from lbgpt_pandas.engine.types import Outcome
+    from lbgpt_pandas.frames import RowPlan
+
+_PACKAGES = ("pandas", "numpy", "openai", "litellm", "xllamacpp", "jinja2")
+_KEYS_A_LOOKUP = 10_000
+_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+_DIGITS_OF_TIME, _DIGITS_OF_CHANCE = 9, 4
+
+
+class Ended(Protocol):
+    """A run that is over."""
+
+    id: str
+    started: datetime
+    status: str
+    plan: RowPlan
+    engine: _BaseGPT
+    caching: Caching
+    batch: Batch
+    model: str
+    name: Hashable | None
+    budget: Budget | None
+
+
+def new_id(at: datetime) -> str:
+    """Return a short name for a run; names sort by time.
+
+    Examples
+    --------
+    >>> from datetime import UTC, datetime
+    >>> new_id(datetime(2026, 11, 1, tzinfo=UTC))[:9]
+    '1m6a6ft00'
+    """
+    number = int(at.timestamp() * 1_000)
+    digits = []
+    for _ in range(_DIGITS_OF_TIME):
+        number, rest = divmod(number, len(_DIGITS))
+        digits.append(_DIGITS[rest])
+    chance = [secrets.choice(_DIGITS) for _ in range(_DIGITS_OF_CHANCE)]
+    return "".join([*reversed(digits), *chance])
+
+
+def manifest_of(
+    run: Ended, outcomes: Sequence[Outcome | None], summary: RunSummary
+) -> dict[str, Any]:
+    """Describe a run, without its keys; see `row_details` for these.
+
+    Parameters
+    ----------
+    run : Ended
+        The run.
+    outcomes : sequence of Outcome or None
+        By request.
+    summary : RunSummary
+        Its figures.
+    """
+    origin, shot = run.plan.provenance, summary.snapshot
+    return {
+        "kind": "run",
+        "id": run.id,
+        "started": run.started.isoformat(),
+        "wall_s": shot.elapsed_s,
+        "status": run.status,
+        "template": without_secrets(origin.template),
+        "system": without_secrets(origin.system),
+        "template_sha256": origin.sha256,
+        "columns": None if origin.columns is None else list(origin.columns),
+        "na": origin.na,
+        "duplicates": origin.duplicates,
+        "model": run.model,
+        "params": _params(run),
+        "engine": _about_engine(run),
+        "deployments": _counts(outcome.deployment for outcome in outcomes if outcome),
+        "answered_by": _counts(
+            outcome.completion.model for outcome in outcomes if outcome and outcome.completion
+        ),
+        "cache_mode": run.caching.mode,
+        "versions": versions(),
+        "counts": {
+            "rows": shot.rows,
+            "done": shot.done,
+            "failed": shot.failed,
+            "skipped": shot.skipped,
+            "cached": shot.cached,
+            "semantic": shot.semantic,
+            "shared": shot.shared,
+            "requests": summary.requests,
+            "calls": summary.calls,
+        },
+        "tokens": {"prompt": shot.prompt_tokens, "completion": shot.completion_tokens},
+        "cost_usd": shot.cost_usd,
+        "saved_usd": summary.saved_usd,
+    }
+
+
+def row_details(run: Ended, outcomes: Sequence[Outcome | None]) -> dict[str, Any]:
+    """Return the rest of a manifest: keys in row order, a fingerprint of them, and failures."""
+    by_code = [outcome.key if outcome else run.batch.key(n) for n, outcome in enumerate(outcomes)]
+    keys = [by_code[code] or None if code >= 0 else None for code in run.plan.codes.tolist()]
+    return {
+        "keys": keys,
+        "row_fingerprint": hashlib.sha256(
+            "\n".join(key or "" for key in keys).encode()
+        ).hexdigest(),
+        "failures": {
+            outcome.key: failure_of(outcome.error)
+            for outcome in outcomes
+            if outcome and outcome.error and outcome.key
+        },
+        "unsendable": {
+            str(position): failure_of(error) for position, error in run.plan.errors.items()
+        },
+    }
+
+
+@lru_cache(maxsize=1)
+def _installed() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, Python and the packages that are loaded."""
+    loaded = {name: number for name, number in _installed().items() if name in sys.modules}
+    return {"lbgpt-pandas": __version__, "python": platform.python_version(), **loaded}
+
+
+def _params(run: Ended) -> object:
+    if not len(run.plan.requests):
+        return {}
+    request = run.engine.prepare(run.plan.requests[0])
+    return record_of(request, family="")["params"]
+
+
+def _about_engine(run: Ended) -> dict[str, object]:
+    requests = run.plan.requests
+    return {
+        "class": type(run.engine).__name__,
+        "name": run.engine.name,
+        # Of a frame without requests nobody may know it: the model need not be installed.
+        "family": run.engine.family_of(requests[0]) if len(requests) else "",
+        "tools": run.engine.tools,
+    }
+
+
+def _counts(names: Iterator[str]) -> dict[str, int]:
+    return dict(sorted(Counter(name for name in names if name).items()))
+
+
+async def recorded_entries(run: Ended, outcomes: Sequence[Outcome | None]) -> list[Entry]:
+    """Read the answers of a run from its caches, each with its request.
+
+    Raises
+    ------
+    ConfigurationError
+        If an answer is not stored, or another one is by now; says what to do.
+    CacheCorrupt
+        If a stored answer is damaged.
+    """
+    answered = {
+        outcome.key: (number, outcome)
+        for number, outcome in enumerate(outcomes)
+        if outcome and outcome.completion
+    }
+    envelopes = await _envelopes(run.caching, list(answered))
+    _check_stored(answered, envelopes)
+    entries, changed = [], 0
+    for key, (number, outcome) in answered.items():
+        request = run.engine.prepare(run.plan.requests[number])
+        changed += _text(key, envelopes[key]) != (outcome.completion and outcome.completion.text)
+        record = record_of(request, family=run.engine.family_of(request))
+        entries.append(Entry(key, envelopes[key], record))
+    if changed:
+        raise ConfigurationError(
+            f"{changed:,} answers in the cache are not those of this run any more: another run "
+            'has stored its own. Run it again with cache_mode="use", and export that'
+        )
+    return entries
+
+
+async def _envelopes(caching: Caching, keys: Sequence[str]) -> dict[str, str]:
+    tiers = [tier.cache for tier in (caching.tier, caching.semantic) if tier is not None]
+    found: dict[str, str] = {}
+    for cache in tiers:
+        missing = [key for key in keys if key not in found]
+        for start in range(0, len(missing), _KEYS_A_LOOKUP):
+            found |= await cache.get_many(missing[start : start + _KEYS_A_LOOKUP])
+    return found
+
+
+def _check_stored(answered: dict[str, tuple[int, Outcome]], envelopes: dict[str, str]) -> None:
+    missing = [outcome for key, (_, outcome) in answered.items() if key not in envelopes]
+    if not missing:
+        return
+    near = sum(outcome.source is Source.SEMANTIC_CACHE for outcome in missing)
+    if near:
+        raise ConfigurationError(
+            f"{near:,} answers of this run were given to other questions (semantic cache) and "
+            "have no place in an archive; run it again with semantic=False, and export that"
+        )
+    raise ConfigurationError(
+        f"{len(missing):,} of {len(answered):,} answers of this run are not in its cache, so that "
+        'they cannot be exported. Run it again with cache_mode="use" and a cache that keeps '
+        "them, such as the default one, and export that"
+    )
+
+
+def _text(key: str, envelope: str) -> str | None:
+    try:
+        payload = unseal(key, envelope)
+        return read_completion(payload, messages=(), deployment="", keep_payload=False).text
+    except (CorruptEntry, RequestError) as error:
+        raise CacheCorrupt(
+            f"the stored answer under {key} is damaged ({error}); run it again, which asks for "
+            "it anew, and export that"
+        ) from error
