@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 
 from lbgpt_pandas.accessor import register_accessors
+from lbgpt_pandas.answers import cache
 from lbgpt_pandas.archives import load_run, replay
 from lbgpt_pandas.engine.balanced import LoadBalancedGPT, MultiLoadBalancedGPT
 from lbgpt_pandas.engine.budget import Budget
@@ -100,6 +101,7 @@ __all__ = [
     "TemplateError",
     "Timeout",
     "__version__",
+    "cache",
     "col",
     "configure",
     "headroom",

@@ -63,7 +63,6 @@ class AnswerCache:
     >>> import pandas as pd
     >>> from lbgpt_pandas.settings import using
     >>> from lbgpt_pandas.testing import ScriptedGPT
-    >>> cache = AnswerCache()
     >>> with using(ScriptedGPT("France"), cache={}):
     ...     answers = pd.Series(["Paris", "Lyon"]).lbgpt.complete("Where is {}?")
     ...     cache.info().entries, cache.clear(model="scripted"), cache.info().entries
@@ -248,6 +247,10 @@ class AnswerCache:
         return pd.DataFrame(lines, columns=list(_NEAR_HITS)).astype(_NEAR_HITS)
 
 
+cache = AnswerCache()
+"""The one that is ``lb.cache``."""
+
+
 class _Stores(NamedTuple):
     """The caches in force; either may be missing."""
 
@@ -304,7 +307,8 @@ async def _semantic_info(semantic: SemanticTier) -> SemanticInfo:
         entries = await cache.count()
     name = None
     with suppress(ConfigurationError):
-        name = cache.embedder.name
+        # It may have to open a model's files for that.
+        name = await asyncio.to_thread(lambda: cache.embedder.name)
     return SemanticInfo(
         location=getattr(cache, "location", type(cache).__name__),
         entries=entries,

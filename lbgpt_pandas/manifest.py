@@ -124,6 +124,18 @@ def manifest_of(
     }
 
 
+def identity_of(run: Ended) -> dict[str, object]:
+    """What a run has in common with another one of the same rows that needs no call."""
+    origin = run.plan.provenance
+    return {
+        "family": _about_engine(run)["family"],
+        "model": run.model,
+        "params": _params(run),
+        "system": without_secrets(origin.system),
+        "template": without_secrets(origin.template),
+    }
+
+
 def row_details(run: Ended, outcomes: Sequence[Outcome | None]) -> dict[str, Any]:
     """Return the rest of a manifest: keys in row order, a fingerprint of them, and failures."""
     by_code = [outcome.key if outcome else run.batch.key(n) for n, outcome in enumerate(outcomes)]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lbgpt_pandas.engine.errors import CacheMiss
-from lbgpt_pandas.engine.recording import Recording, record_of
+from lbgpt_pandas.engine.errors import CacheMiss, ConfigurationError
+from lbgpt_pandas.engine.recording import NOT_STORED, Recording, first_difference, record_of
+from lbgpt_pandas.manifest import identity_of
+from lbgpt_pandas.registry import registry
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from lbgpt_pandas.manifest import Ended
+
+_RUNS_COMPARED = 200
 
 
 def explained(miss: CacheMiss, run: Ended) -> CacheMiss:
@@ -37,9 +45,43 @@ def explained(miss: CacheMiss, run: Ended) -> CacheMiss:
     )
     rows = int(np.isin(plan.codes, miss.numbers).sum()) - 1
     more = f"; {rows:,} more rows are missing as well" if rows else ""
+    if reason == NOT_STORED:
+        reason = _by_registry(run) or reason
     error = CacheMiss(
         f"row {position} (index {plan.index[position]!r}) is not in {recording.where}: {reason}"
         f'{more}. Replay asks nobody; without it, with cache_mode="use", such rows are asked'
     )
     error.numbers = miss.numbers
     return error
+
+
+def _by_registry(run: Ended) -> str | None:
+    """Say what is different from the run that was most like this one; a cache has no requests."""
+    here = identity_of(run)
+    earlier: list[dict[str, Any]] = []
+    with suppress(OSError, sqlite3.Error, ConfigurationError):
+        earlier = registry().all(limit=_RUNS_COMPARED)
+    answered = [about for about in earlier if about["cache_mode"] in ("use", "refresh")]
+    if not answered:
+        return None
+
+    def likeness(about: dict[str, Any]) -> int:
+        there = _identity(about)
+        return sum(here[name] == there[name] for name in here)
+
+    nearest = max(answered, key=likeness)
+    difference = first_difference({"params": here}, {"params": _identity(nearest)})
+    name = f"run {nearest['id']}"
+    if difference is None:
+        return f"{NOT_STORED}; template and parameters are those of {name}, so the row is another"
+    return f"{difference.field}: {difference.here} here, {difference.there} in {name}"
+
+
+def _identity(about: dict[str, Any]) -> dict[str, object]:
+    return {
+        "family": about["engine"]["family"],
+        "model": about["model"],
+        "params": about["params"],
+        "system": about["system"],
+        "template": about["template"],
+    }

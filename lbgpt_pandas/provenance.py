@@ -57,13 +57,18 @@ class Provenance:
             used = () if each is None else each.used()
             columns = None if columns is None or used is None else columns | dict.fromkeys(used)
         return cls(
-            template=body,
-            system=opening,
+            template=_writable(body),
+            system=None if opening is None else _writable(opening),
             columns=None if columns is None else tuple(columns),
             na=na,
             duplicates=duplicates,
             sha256=hashlib.sha256(repr((body, opening)).encode("utf-8", "replace")).hexdigest(),
         )
+
+
+def _writable(text: str) -> str:
+    """Return a text without halves of characters, which no file takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _text(source: object) -> str:

@@ -168,11 +168,11 @@ class RunFile:
                 (about["id"], about["started"], text, digest),
             )
 
-    def all(self) -> list[dict[str, Any]]:
-        """Return every run, newest first."""
-        statement = "SELECT about FROM runs ORDER BY started DESC, id DESC"
+    def all(self, limit: int = -1) -> list[dict[str, Any]]:
+        """Return every run, newest first; at most `limit`."""
+        statement = "SELECT about FROM runs ORDER BY started DESC, id DESC LIMIT ?"
         with self._connection.use() as connection:
-            return [json.loads(text) for (text,) in connection.execute(statement)]
+            return [json.loads(text) for (text,) in connection.execute(statement, (limit,))]
 
     def keys(self, run: str) -> Keys | None:
         """Return the keys of a run, None if there is no such run."""
@@ -231,11 +231,11 @@ class Registry:
         """Return what has to be told, each text once."""
         return self._holder.take_notices()
 
-    def all(self) -> list[dict[str, Any]]:
-        """Return every run, newest first; none if nothing was registered yet."""
+    def all(self, *, limit: int = -1) -> list[dict[str, Any]]:
+        """Return every run, newest first, at most `limit`; none if none was registered yet."""
         if not (self.directory / DATABASE).exists():
             return []
-        return self._holder.do(RunFile.all)
+        return self._holder.do(partial(RunFile.all, limit=limit))
 
     def keys(self, run: str) -> list[str | None]:
         """Return the keys of a run in row order, None for rows without a request.

@@ -87,7 +87,9 @@ def write_archive(
             with zipfile.ZipFile(file, "w") as zipped:
                 responses, count = _write_responses(zipped, entries)
                 head = {"format": FORMAT, "version": FORMAT_VERSION, "responses": count}
-                about = _dump({**manifest, **head}, orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+                # By name only at the top: the order inside of tools is part of a key.
+                ordered = dict(sorted({**manifest, **head}.items()))
+                about = _dump(ordered, orjson.OPT_INDENT_2)
                 _write(zipped, MANIFEST, about)
                 digest = hashlib.sha256(about).hexdigest()
                 sums = f"{digest}  {MANIFEST}\n{responses}  {RESPONSES}\n"
@@ -105,7 +107,7 @@ def _write_responses(zipped: zipfile.ZipFile, entries: Iterable[Entry]) -> tuple
     digest, count = hashlib.sha256(), 0
     with zipped.open(_member(RESPONSES), "w", force_zip64=True) as file:
         for entry in entries:
-            raw = _dump(entry._asdict(), 0) + b"\n"
+            raw = _dump(entry._asdict()) + b"\n"
             digest.update(raw)
             file.write(raw)
             count += 1
@@ -126,12 +128,12 @@ def _member(name: str) -> zipfile.ZipInfo:
     return info
 
 
-def _dump(value: object, option: int) -> bytes:
+def _dump(value: object, option: int = 0) -> bytes:
     try:
         return orjson.dumps(value, option=option)
     except TypeError:
         # Integers of more than 64 bits.
-        return json.dumps(value, sort_keys=bool(option)).encode()
+        return json.dumps(value).encode()
 
 
 class Archive:

@@ -172,7 +172,7 @@ class Call:
         deployment, demand = self._place.lane.deployment, self._place.demand
         self._place.failed(error, alone=alone, first=self._trail.attempts == 1)
         if not error.maybe_billed:
-            self._cancel_spending()
+            self._spend_one(sent=error.status is not None)
             return
         self._trail.maybe_billed = True
         name = self._request.model or ""
@@ -187,10 +187,13 @@ class Call:
         """End without a verdict; what was reserved counts as spent once it was sent."""
         self._place.abandoned(sent=sent)
         if not sent:
-            self._cancel_spending()
+            self._spend_one(sent=False)
         elif self._spending is not None:
             self._spending.commit(None, None)
 
-    def _cancel_spending(self) -> None:
-        if self._spending is not None:
+    def _spend_one(self, *, sent: bool) -> None:
+        """Charge a request that cost nothing, or give everything back if it was never sent."""
+        if self._spending is not None and sent:
+            self._spending.commit(0.0, 0)
+        elif self._spending is not None:
             self._spending.cancel()

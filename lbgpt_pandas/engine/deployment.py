@@ -39,9 +39,13 @@ LATENCY_OF_A_FAILURE_S = 1.0
 
 LATENCY_HALF_LIFE_S = 10.0
 
-RECENT = 64
+RECENT = 256
+LATEST = 64
 ENOUGH = 10
 STRAY_SHARE = 0.15
+RARE_SHARE = 0.05
+"""Share of refusals among the last calls up to which a limit that was told is believed."""
+
 IN_A_ROW = 8
 
 _ABOUT_TOKENS = re.compile(r"tokens per min|\bTPM\b|token rate limit", re.IGNORECASE)
@@ -272,7 +276,8 @@ class Deployment:
         grant.reservation.refuse(now=now)
         with self._lock:
             self._recent.append(False)
-            if self._is_stray(error):
+            rare = self._is_rare(error)
+            if rare and not (self.quota.meters and (error.retry_after or not self._knows_burst)):
                 return
             # Where no limit is known, one refusal may be chance; two are a rate that is too high.
             tells = bool(self.quota.meters) or self._recent.count(False) > 1
@@ -288,20 +293,27 @@ class Deployment:
             wait_s,
             asked=bool(error.retry_after),
             learns=tells and error.code != "slow_down" and not _ABOUT_TOKENS.search(error.message),
+            rare=rare,
             now=now,
         )
 
-    def _is_stray(self, error: RateLimited) -> bool:
+    @property
+    def _knows_burst(self) -> bool:
+        return "requests" not in self.quota.meters or self.quota.knows_its_burst
+
+    def _is_rare(self, error: RateLimited) -> bool:
         """Tell whether a refusal says nothing about the next call.
 
-        Where no limit is known and nearly all calls of late were answered, only the refused
-        one waits, not the whole deployment.
+        Where nearly all calls of late were answered, only the refused one waits, not the whole
+        deployment; a limit that was told is not lowered for it.
         """
-        recent = self._recent
-        if error.code == "slow_down" or self.quota.meters or len(recent) < ENOUGH:
+        recent = list(self._recent)
+        if error.code == "slow_down" or len(recent) < ENOUGH or not any(recent[-IN_A_ROW:]):
             return False
-        in_a_row = not any(recent[-number] for number in range(1, IN_A_ROW + 1))
-        return not in_a_row and recent.count(False) <= STRAY_SHARE * len(recent)
+        if self.quota.meters:
+            return recent.count(False) <= RARE_SHARE * len(recent)
+        latest = recent[-LATEST:]
+        return latest.count(False) <= STRAY_SHARE * len(latest)
 
     def wait_s(self, error: RateLimited) -> float:
         """Seconds to wait after a refusal: what was asked for and a little, else a backoff."""

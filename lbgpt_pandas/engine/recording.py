@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.types import Request
 
 ABSENT = "(absent)"
+NOT_STORED = "nothing is stored under its key"
 
 _SECRET_NAME = re.compile(
     r"(?:^|[-_])(?:api[-_]?key|authorization|password|passwd|secret|access[-_]?token|auth[-_]?token"
@@ -246,7 +247,7 @@ class Recording:
             return "it was not answered when this was recorded: the run was stopped before"
         nearest = self._nearest(record, position=position, answered=answered)
         if nearest is None:
-            return "nothing is stored under its key"
+            return NOT_STORED
         difference = first_difference(record, self._requests[nearest])
         if difference is None:
             return "a schema in it has its properties in another order"

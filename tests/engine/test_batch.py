@@ -122,9 +122,7 @@ async def test_read_only_stores_nothing():
         assert len(engine.requests) == 1
 
 
-def test_replay_is_refused_until_it_exists():
-    with pytest.raises(ConfigurationError, match="not available in this version"):
-        Caching.of(StandardTier(MemoryCache()), "replay")
+def test_unknown_modes_are_refused():
     with pytest.raises(ConfigurationError, match="not known"):
         Caching.of(None, "usee")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -193,6 +194,25 @@ async def test_no_row_is_lost_to_the_failures_of_others(clock, share):
     )
     outcomes = await Batch(engine, rows(500), clock=clock).arun()
     assert all(outcome.completion for outcome in outcomes)
+
+
+@pytest.mark.parametrize("retry_after", [None, 0.5])
+async def test_stray_refusals_do_not_lower_a_limit_that_was_told(clock, retry_after):
+    random, calls = Random(5), count()
+
+    def reply(_request: Request) -> str:
+        if next(calls) > 100 and random.random() < 0.01:
+            raise errors.RateLimited("wait", status=429, retry_after=retry_after)
+        return "ok"
+
+    engine = ScriptedGPT(
+        reply, latency_s=0.2, clock=clock, auto_cache=False, limit_rpm=6_000, limit_burst_s=1
+    )
+    outcomes = await Batch(engine, rows(6_000), clock=clock).arun()
+    assert all(outcome.completion for outcome in outcomes)
+    assert engine.deployment.quota.limit("requests") == 6_000
+    # 60 s without refusals; obeyed ones cost half a second each.
+    assert clock.monotonic() - 1_000.0 < (75 if retry_after is None else 120)
 
 
 async def test_one_long_answer_does_not_make_other_rows_too_large(clock):

@@ -116,26 +116,32 @@ class S3Server(Server):
 
     bucket = "answers"
 
-    def client(self, keys=OWNER, **options):
-        return s3_client(f"http://{HOST}:{self.port}", keys, **options)
+    def __init__(self, command, *, port, log, keys=OWNER):
+        super().__init__(command, port=port, log=log)
+        self._keys = keys
+
+    def client(self, keys=None, **options):
+        return s3_client(f"http://{HOST}:{self.port}", keys or self._keys, **options)
 
     def is_ready(self):
         from botocore.exceptions import BotoCoreError, ClientError
 
         if not listens(self.port):
             return False
-        with contextlib.closing(self.client()) as client:
-            try:
-                client.list_buckets()
-                if not client.list_buckets()["Buckets"]:
-                    client.create_bucket(Bucket=self.bucket)
-                client.put_object(Bucket=self.bucket, Key="ready", Body=b"")
-            except (BotoCoreError, ClientError):
-                return False
+        try:
+            self.make_bucket()
+        except (BotoCoreError, ClientError):
+            return False
         return True
 
+    def make_bucket(self):
+        with contextlib.closing(self.client()) as client:
+            if self.bucket not in [each["Name"] for each in client.list_buckets()["Buckets"]]:
+                client.create_bucket(Bucket=self.bucket)
+            client.put_object(Bucket=self.bucket, Key="ready", Body=b"")
 
-def s3_client(url, keys=OWNER, *, timeout_s=5.0):
+
+def s3_client(url, keys, *, timeout_s=5.0):
     """Return a boto3 client that makes one attempt."""
     import boto3
     from botocore.config import Config
@@ -174,7 +180,7 @@ def seaweed(directory):
     command = [
         program("weed"), "mini", f"-dir={directory / 'data'}", f"-ip={HOST}", f"-ip.bind={HOST}",
         "-webdav=false", "-admin.ui=false", "-master.telemetry=false", f"-s3.config={config}",
-        f"-s3.port={port}", "-s3.port.iceberg=0", "-s3.port.lance=0",
+        f"-s3.port={port}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false",
         *(f"-{part}.port={next(ports)}" for part in ("master", "volume", "filer", "admin")),
         f"-metricsPort={next(ports)}",
     ]  # fmt: skip
@@ -328,6 +334,35 @@ def slow_line():
     yield make
     for line in lines:
         line.close()
+
+
+@pytest.fixture
+def composed():
+    """Returns the port of a service of docker-compose.yml; skips the test if it does not run."""
+
+    def find(name, port):
+        port = int(os.environ.get(f"{name.upper()}_PORT", port))
+        if not listens(port):
+            pytest.skip(f"{name} of docker-compose.yml does not run; see `task docker:start`")
+        return port
+
+    return find
+
+
+@pytest.fixture
+def composed_s3():
+    """Returns the S3 store of docker-compose.yml at a port."""
+    keys = (
+        os.environ.get("MINIO_ROOT_USER", "lbgpt-local"),
+        os.environ.get("MINIO_ROOT_PASSWORD", "for-this-machine-only"),
+    )
+
+    def find(port):
+        server = S3Server([], port=port, log=None, keys=keys)
+        server.make_bucket()
+        return server
+
+    return find
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def test_provider_parameters_pass(keyword):
 
 @pytest.mark.parametrize(
     "keywords",
-    [{"errors": "drop"}, {"cache_mode": "replay"}, {"cache_mode": "x"}, {"progress": "bar"},
+    [{"errors": "drop"}, {"cache_mode": "replays"}, {"cache_mode": "x"}, {"progress": "bar"},
      {"request_timeout": "x"}, {"request_timeout": -1}, {"timeout": 3}, {"on_error": "null"},
      {"cache": {}}, {"n": 2}, {"model": 5}, {"name": ["a"]}, {"response_format": int},
      {"stop": {"a"}}, {"temperature": float("nan")}, {"metadata": {"a": object()}},

@@ -47,7 +47,7 @@ def test_settings_are_frozen_and_show_no_secret():
 
 @pytest.mark.parametrize(
     "keywords",
-    [{"errors": "x"}, {"cache_mode": "replay"}, {"progress": "x"}, {"max_parallel": 0},
+    [{"errors": "x"}, {"cache_mode": "replays"}, {"progress": "x"}, {"max_parallel": 0},
      {"event_loop": "x"}, {"engine": "gpt"}, {"cache": 3}, {"cache": ""}],
 )  # fmt: skip
 def test_bad_settings_are_refused_and_change_nothing(keywords):

@@ -32,6 +32,7 @@ PATIENCE_S = 10.0
 
 CLEARLY_LESS = 0.9
 MORE_THAN_ALLOWED = 1.2
+LONGEST_RESET_S = 2.0 * MINUTE_S
 SOONEST_RESET = 0.5
 """Part of the time that a minute's limit needs to be free again, for rounded resets."""
 
@@ -140,7 +141,9 @@ class Learner:
         rate = self._admitted_since(since) / max(1.0, now - since)
         self._hold(SLOWED_TO * rate, growth=RECOVERY_A_MINUTE / MINUTE_S, now=now)
 
-    def refused(self, reservation: Reservation, wait_s: float | None, *, now: float) -> None:
+    def refused(
+        self, reservation: Reservation, wait_s: float | None, *, rare: bool = False, now: float
+    ) -> None:
         """Learn from a 429 whose cause was the number of requests.
 
         Parameters
@@ -149,6 +152,8 @@ class Learner:
             Of the refused call.
         wait_s : float or None
             Seconds that the provider asked to wait.
+        rare : bool, default False
+            Nearly all calls of late were answered.
         now : float
             Monotonic seconds.
         """
@@ -163,7 +168,7 @@ class Learner:
             return
         if not self._burst_told and self._find_burst(meter, now):
             return
-        if reservation.at <= self._judged_at:
+        if rare or reservation.at <= self._judged_at:
             return  # sent before the last one was drawn a conclusion from
         if now < self._judged_at + PATIENCE_S:
             self._lower("requests", meter.limit * SHRUNK_TO, now=now)
@@ -258,12 +263,15 @@ class Learner:
             # A bucket that is full again in `reset_s` holds this much.
             capacity = remaining + reset_s * rate
             refilled_alone = reset_s <= 1.5 * (own + 1.0) / rate
-            if refilled_alone and own + remaining < CLEARLY_LESS * meter.limit:
+            is_less = capacity < CLEARLY_LESS * meter.limit
+            if refilled_alone and is_less and own + remaining < CLEARLY_LESS * meter.limit:
                 meter.set_burst(max(capacity, 1.0) / rate, now=now)
                 self.source = "header"
         if meter.burst_s is not None and meter.burst_s < MINUTE_S:
             meter.foreign = 0.0
             return
+        if reset_s is not None and reset_s > LONGEST_RESET_S:
+            return  # what is left of a day says nothing about this minute
         limit = float(reading.limit or meter.limit)
         meter.foreign = max(0.0, min(limit, meter.limit) - remaining - own)
         meter.foreign_until = now + min(MINUTE_S if reset_s is None else reset_s, MINUTE_S)

@@ -293,6 +293,7 @@ class Quota:
         *,
         asked: bool,
         learns: bool,
+        rare: bool = False,
         now: float,
     ) -> None:
         """Block the whole owner after a 429, and learn from it.
@@ -307,13 +308,15 @@ class Quota:
             Whether the provider asked for them, so that they tell something.
         learns : bool
             Whether the number of requests was the cause.
+        rare : bool, default False
+            Whether nearly all calls of late were answered, so that no limit is too high.
         now : float
             Monotonic seconds.
         """
         with self._lock:
             self.blocked_until = max(self.blocked_until, now + wait_s)
             if learns:
-                self._learner.refused(reservation, wait_s if asked else None, now=now)
+                self._learner.refused(reservation, wait_s if asked else None, rare=rare, now=now)
 
     def slow_down(self, *, now: float) -> None:
         """Send at four fifths of the last minute's rate, and 5 % more each minute."""

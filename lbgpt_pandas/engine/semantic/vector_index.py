@@ -7,7 +7,6 @@ same time searched together, takes less time than making the vectors does.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.errors import MissingExtraError
@@ -21,12 +20,14 @@ if TYPE_CHECKING:
 
 INSTALL_LINE = "pip install 'lbgpt-pandas[faiss]'"
 
-_IMPORTED_BY = os.getpid()
 _BLAS_FROM = 20
 
 
 class VectorIndex:
     """The vectors of one scope, in the order of their ids; used by one thread at a time.
+
+    That thread must be none that forks: FAISS starts helpers that a child of it would wait for
+    for ever, since they do not exist there.
 
     Parameters
     ----------
@@ -72,9 +73,6 @@ class VectorIndex:
 
     def nearest(self, queries: Vectors, limit: int) -> tuple[Vectors, NDArray[np.int64]]:
         """Return similarities and ids of the nearest, nearest first; id -1 where there are less."""
-        if os.getpid() != _IMPORTED_BY:
-            # The helpers of OpenMP do not survive a fork, and would be waited for for ever.
-            self._faiss.omp_set_num_threads(1)
         similarities, ids = self._index.search(queries, limit)
         return similarities, ids
 

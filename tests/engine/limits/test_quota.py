@@ -286,6 +286,21 @@ def test_headers_that_say_nothing_about_a_minute_change_nothing(said, told) -> N
     assert quota.ready_at({"requests": 1.0}, 1000.2) == 1000.2
 
 
+def test_a_minutes_limit_is_not_taken_for_a_bucket() -> None:
+    quota = Quota(Limits(rpm=5))
+    several = [reserved(quota, 1000.0) for _ in range(5)]
+    for number, each in enumerate(several):
+        # Each was sent before the others were answered.
+        quota.observe(reading(5, 4 - number, 12.0 * (number + 1)), each, now=1000.1)
+    assert (quota.meters["requests"].burst_s, quota.source) == (None, "local")
+
+
+def test_what_is_left_of_a_day_says_nothing_about_the_minute() -> None:
+    quota = Quota(Limits(rpm=600))
+    quota.observe(reading(600, 0, 80_000.0), reserved(quota, 1000.0), now=1000.1)
+    assert quota.ready_at({"requests": 1.0}, 1000.2) == 1000.2
+
+
 def test_what_was_answered_is_stronger_than_a_lower_limit_in_headers() -> None:
     quota = Quota(Limits(rpm=600))
     for _ in range(10):

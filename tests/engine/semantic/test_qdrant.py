@@ -16,6 +16,7 @@ import subprocess
 import sys
 import traceback
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,27 @@ async def test_a_cell_that_is_run_twice_shares_the_folder(folder, entries, tmp_p
     assert (await folder.count(), await again.count(), await other.count()) == (4, 4, 1)
     await again.close()
     assert await folder.get_many(["k3"]) == {"k3": "e3"}
+
+
+def test_threads_that_share_a_folder_lose_nothing(tmp_path, embedder, entries, vectors):
+    rows = vectors(480)
+
+    async def work(first):
+        cache = QdrantSemanticCache(embedder, "questions", path=tmp_path / "folder")
+        for start in range(first, first + 60, 10):
+            await cache.add(entries(10, first=start))
+            found = await cache.search(["s"] * 10, rows[start : start + 10], at_least=0.99)
+            assert keys(found) == [[f"k{at}"] for at in range(start, start + 10)]
+            await cache.delete_many([f"k{start}"])
+        await cache.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(asyncio.run, [work(first) for first in range(0, 480, 60)]))
+    cache = QdrantSemanticCache(embedder, "questions", path=tmp_path / "folder")
+    found = asyncio.run(cache.search(["s"] * 480, rows, at_least=0.99))
+    assert keys(found) == [[f"k{at}"] if at % 10 else [] for at in range(480)]
+    assert asyncio.run(cache.count()) == 432
+    asyncio.run(cache.close())
 
 
 async def test_nobody_else_may_read_the_folder(folder, entries, tmp_path):
