@@ -78,7 +78,7 @@ def side_of_run(run: Ended, outcomes: Sequence[Outcome | None]) -> Side:
         asked = run.engine.prepare(run.plan.requests[codes[position]])
         return record_of(asked, family=run.engine.family_of(asked))
 
-    keys = [run.batch.key(code) or None if code >= 0 else None for code in codes]
+    keys = [run.batch.keys[code] or None if code >= 0 else None for code in codes]
     return Side(keys, [status(position) for position in range(len(codes))], answer, request)
 
 

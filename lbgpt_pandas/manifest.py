@@ -21,7 +21,7 @@ from lbgpt_pandas.engine.types import Source
 from lbgpt_pandas.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from lbgpt_pandas.engine.base import _BaseGPT
@@ -101,10 +101,7 @@ def manifest_of(
         "model": run.model,
         "params": _params(run),
         "engine": _about_engine(run),
-        "deployments": _counts(outcome.deployment for outcome in outcomes if outcome),
-        "answered_by": _counts(
-            outcome.completion.model for outcome in outcomes if outcome and outcome.completion
-        ),
+        "deployments": _counts([outcome.deployment for outcome in outcomes if outcome]),
         "cache_mode": run.caching.mode,
         "versions": versions(),
         "counts": {
@@ -137,8 +134,8 @@ def identity_of(run: Ended) -> dict[str, object]:
 
 
 def row_details(run: Ended, outcomes: Sequence[Outcome | None]) -> dict[str, Any]:
-    """Return the rest of a manifest: keys in row order, a fingerprint of them, and failures."""
-    by_code = [outcome.key if outcome else run.batch.key(n) for n, outcome in enumerate(outcomes)]
+    """Return the rest of a manifest: keys in row order, their fingerprint, failures, models."""
+    by_code = run.batch.keys
     keys = [by_code[code] or None if code >= 0 else None for code in run.plan.codes.tolist()]
     return {
         "keys": keys,
@@ -150,6 +147,9 @@ def row_details(run: Ended, outcomes: Sequence[Outcome | None]) -> dict[str, Any
             for outcome in outcomes
             if outcome and outcome.error and outcome.key
         },
+        "answered_by": _counts(
+            [outcome.completion.model for outcome in outcomes if outcome and outcome.completion]
+        ),
         "unsendable": {
             str(position): failure_of(error) for position, error in run.plan.errors.items()
         },
@@ -189,12 +189,12 @@ def _about_engine(run: Ended) -> dict[str, object]:
     }
 
 
-def _counts(names: Iterator[str]) -> dict[str, int]:
-    return dict(sorted(Counter(name for name in names if name).items()))
+def _counts(names: Sequence[str]) -> dict[str, int]:
+    return {name: count for name, count in sorted(Counter(names).items()) if name}
 
 
-async def recorded_entries(run: Ended, outcomes: Sequence[Outcome | None]) -> list[Entry]:
-    """Read the answers of a run from its caches, each with its request.
+async def recorded_answers(run: Ended, outcomes: Sequence[Outcome | None]) -> dict[str, str]:
+    """Read the sealed answers of a run from its caches, by key, in the order of its requests.
 
     Raises
     ------
@@ -203,25 +203,26 @@ async def recorded_entries(run: Ended, outcomes: Sequence[Outcome | None]) -> li
     CacheCorrupt
         If a stored answer is damaged.
     """
-    answered = {
-        outcome.key: (number, outcome)
-        for number, outcome in enumerate(outcomes)
-        if outcome and outcome.completion
-    }
+    answered = {outcome.key: outcome for outcome in outcomes if outcome and outcome.completion}
     envelopes = await _envelopes(run.caching, list(answered))
     _check_stored(answered, envelopes)
-    entries, changed = [], 0
-    for key, (number, outcome) in answered.items():
-        request = run.engine.prepare(run.plan.requests[number])
+    changed = 0
+    for key, outcome in answered.items():
         changed += _text(key, envelopes[key]) != (outcome.completion and outcome.completion.text)
-        record = record_of(request, family=run.engine.family_of(request))
-        entries.append(Entry(key, envelopes[key], record))
     if changed:
         raise ConfigurationError(
             f"{changed:,} answers in the cache are not those of this run any more: another run "
             'has stored its own. Run it again with cache_mode="use", and export that'
         )
-    return entries
+    return {key: envelopes[key] for key in answered}
+
+
+def entries_of(run: Ended, envelopes: Mapping[str, str]) -> Iterator[Entry]:
+    """Put each sealed answer beside its request."""
+    numbers = {key: number for number, key in enumerate(run.batch.keys)}
+    for key, envelope in envelopes.items():
+        request = run.engine.prepare(run.plan.requests[numbers[key]])
+        yield Entry(key, envelope, record_of(request, family=run.engine.family_of(request)))
 
 
 async def _envelopes(caching: Caching, keys: Sequence[str]) -> dict[str, str]:
@@ -234,8 +235,8 @@ async def _envelopes(caching: Caching, keys: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _check_stored(answered: dict[str, tuple[int, Outcome]], envelopes: dict[str, str]) -> None:
-    missing = [outcome for key, (_, outcome) in answered.items() if key not in envelopes]
+def _check_stored(answered: Mapping[str, Outcome], envelopes: Mapping[str, str]) -> None:
+    missing = [outcome for key, outcome in answered.items() if key not in envelopes]
     if not missing:
         return
     near = sum(outcome.source is Source.SEMANTIC_CACHE for outcome in missing)

@@ -39,7 +39,7 @@ def explained(miss: CacheMiss, run: Ended) -> CacheMiss:
     request = run.engine.prepare(plan.requests[number])
     reason = recording.reason(
         record_of(request, family=run.engine.family_of(request)),
-        key=run.batch.key(number),
+        key=run.batch.keys[number],
         position=position,
         answered={outcome.key for outcome in run.batch.outcomes if outcome},
     )

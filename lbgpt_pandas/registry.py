@@ -6,6 +6,7 @@ import hashlib
 import json
 import sqlite3
 import zlib
+from binascii import unhexlify
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,8 +30,10 @@ from lbgpt_pandas.engine.secrets import redact
 from lbgpt_pandas.settings import kept, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from lbgpt_pandas.reports import RunReport
 
@@ -45,7 +48,8 @@ CREATE TABLE IF NOT EXISTS keys (
 );
 """
 _DIGEST_BYTES = 32
-_NO_KEY = "0" * (2 * _DIGEST_BYTES)
+_PREFIX = f"{KEY_VERSION}:"
+_NO_KEY = _PREFIX + "0" * (2 * _DIGEST_BYTES)
 
 _UTC = "datetime64[us, UTC]"
 _COLUMNS = {
@@ -97,11 +101,14 @@ class Keys:
     codes: bytes
 
     @classmethod
-    def of(cls, keys: Iterable[str], codes: np.ndarray[Any, np.dtype[np.int64]]) -> Keys:
+    def of(cls, keys: Sequence[str], codes: NDArray[np.int64]) -> Keys:
         """Pack the keys of requests, and the rows that ask for them."""
-        start = len(KEY_VERSION) + 1
+        if "" in keys:
+            keys = [key or _NO_KEY for key in keys]
+        letters = np.frombuffer("".join(keys).encode(), dtype=np.uint8)
+        bare = letters.reshape(len(keys), -1)[:, len(_PREFIX) :] if keys else letters
         # Digests are random: compressing them would take long and save nothing.
-        digests = bytes.fromhex("".join([key[start:] or _NO_KEY for key in keys]))
+        digests = unhexlify(bare.tobytes())
         is_plain = np.array_equal(codes, np.arange(len(codes)))
         packed = b"" if is_plain else zlib.compress(codes.astype("<i4").tobytes(), 1)
         return cls(digests, packed)
@@ -117,8 +124,8 @@ class Keys:
         """Return each row's key, None where it has none."""
         text = self.digests.hex()
         width = 2 * _DIGEST_BYTES
-        parts = [text[start : start + width] for start in range(0, len(text), width)]
-        keys = [None if part == _NO_KEY else f"{KEY_VERSION}:{part}" for part in parts]
+        found = [_PREFIX + text[start : start + width] for start in range(0, len(text), width)]
+        keys = [None if key == _NO_KEY else key for key in found]
         if not self.codes:
             return keys
         numbers = np.frombuffer(zlib.decompress(self.codes), dtype="<i4").tolist()

@@ -14,7 +14,13 @@ from lbgpt_pandas.engine.portal import run_sync
 from lbgpt_pandas.engine.report import RunSummary, billed_usd, count_errors, saved_usd
 from lbgpt_pandas.engine.types import Source
 from lbgpt_pandas.frames import to_series
-from lbgpt_pandas.manifest import Ended, manifest_of, recorded_entries, row_details
+from lbgpt_pandas.manifest import (
+    Ended,
+    entries_of,
+    manifest_of,
+    recorded_answers,
+    row_details,
+)
 from lbgpt_pandas.registry import Keys
 from lbgpt_pandas.report_lines import COLUMNS, line, line_without_request
 
@@ -248,8 +254,8 @@ class RunReport:
             If the file cannot be written.
         """
         place = Path(path).expanduser()
-        entries = run_sync(recorded_entries(self._run, self._outcomes))
-        write_archive(place, self.manifest, entries)
+        envelopes = run_sync(recorded_answers(self._run, self._outcomes))
+        write_archive(place, self.manifest, entries_of(self._run, envelopes))
         return place
 
     def diff(self, other: RunReport | str | PathLike[str]) -> pd.DataFrame:
@@ -276,8 +282,7 @@ class RunReport:
 
     def for_registry(self) -> tuple[dict[str, Any], Keys]:
         """Return what `lb.runs` lists of this run, and its keys."""
-        batch = self._run.batch
-        keys = Keys.of(map(batch.key, range(len(self._outcomes))), self._run.plan.codes)
+        keys = Keys.of(self._run.batch.keys, self._run.plan.codes)
         return manifest_of(self._run, self._outcomes, self.summary), keys
 
     def side(self) -> Side:

@@ -130,6 +130,7 @@ class Batch:
         self._attempts_before: dict[int, int] = {}
         for number, outcome in enumerate(earlier):
             if outcome is not None and outcome.completion is not None:
+                self._keys[number] = outcome.key
                 self._settle(number, outcome)
             elif outcome is not None and outcome.attempts:
                 self._attempts_before[number] = outcome.attempts
@@ -193,9 +194,10 @@ class Batch:
             finished=self._finished,
         )
 
-    def key(self, number: int) -> str:
-        """Key of a request; empty until it was looked up, and where there is none."""
-        return self._keys[number]
+    @property
+    def keys(self) -> Sequence[str]:
+        """Key of each request; empty until it was looked up, and where there is none."""
+        return self._keys
 
     @property
     def last_failure(self) -> RequestError | None:

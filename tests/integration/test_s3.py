@@ -111,7 +111,12 @@ async def test_the_first_of_many_writers_wins(seaweed_server, make):
 async def test_without_conditions_the_last_writer_wins_and_nothing_is_damaged(own_s3, make):
     own_s3.start()
     cache = make(own_s3)
-    await asyncio.gather(*(cache.set("a", str(n) * 10_000) for n in range(32)))
+    texts = [str(n % 10) * 10_000 for n in range(32)]
+    done = await asyncio.gather(*(cache.set("a", text) for text in texts), return_exceptions=True)
+    # This store fails at times when one object is written by several at once.
+    assert all(each is None or isinstance(each, OSError) for each in done)
+    assert None in done
+    assert (await cache.get_many(["a"]))["a"] in texts
     await cache.set("a", "late")
     assert await cache.get_many(["a"]) == {"a": "late"}
 
@@ -184,14 +189,14 @@ async def test_what_is_no_utf_8_fails_alone(seaweed_server, make):
     assert await cache.get_many(["a", "bad"]) == {"a": "1", "bad": "\ufffd"}
 
 
-async def test_more_than_a_page(s3_server, make):
-    cache = make(s3_server)
-    keys = [f"v1:{number:04}" for number in range(1_050)]
+async def test_more_than_a_page(seaweed_server, make):
+    cache = make(seaweed_server)
+    keys = [f"v1:{number:04}" for number in range(1_001)]
     await asyncio.gather(*(cache.set(key, key) for key in keys))
     pages = [page async for page in cache.scan()]
     assert len(pages) == 2
     assert pages[0] | pages[1] == {key: key for key in keys}
-    assert await cache.delete_many(keys) == 1_050
+    assert await cache.delete_many(keys) == 1_001
     assert await contents(cache) == {}
 
 
@@ -302,7 +307,7 @@ def test_killed_in_the_middle_of_a_run_and_restarted(own_s3, make):
 def test_down_at_the_start(own_s3, make):
     cache, engine = make(own_s3, timeout_s=1.0), ScriptedGPT()
     tier = StandardTier(cache, clock=FakeClock())
-    complete_with_one_warning(tier, engine, match="neither read nor written.*EndpointConnection")
+    complete_with_one_warning(tier, engine, match="neither read nor written.*cannot be reached")
     own_s3.start()
     lb.engine.portal.run_sync(tier.flush())
     complete(StandardTier(cache), engine)
@@ -318,8 +323,8 @@ def test_a_line_that_is_too_slow_costs_few_time_outs(seaweed_server, make, slow_
         engine = ScriptedGPT(max_parallel_calls=4)
         line.delay_s = 1.0
         start = time.monotonic()
-        complete_with_one_warning(tier, engine, match="Timeout", rows=100)
-        # 100 time-outs would take 5 seconds with 4 at a time.
+        complete_with_one_warning(tier, engine, match="did not answer in time", rows=100)
+        # A write times out after 1.2 seconds, with the second that boto3 waits for a sign to go on.
         assert time.monotonic() - start < 4
         line.delay_s = 0.0
         lb.engine.portal.run_sync(tier.flush())

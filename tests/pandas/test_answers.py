@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import os
 import pickle
@@ -204,6 +205,15 @@ def test_what_else_lies_in_a_store_is_not_counted_and_not_removed():
     assert store == {"session": "mine", "v1:short": "mine"}
 
 
+def test_foreign_entries_of_the_default_directory_stay():
+    ask()
+    cache = lb.settings().cache.cache
+    asyncio.run(cache.set("a thing of mine", "stays"))
+    assert CACHE.info().entries == 3
+    assert CACHE.clear() == 3
+    assert asyncio.run(cache.get_many(["a thing of mine"])) == {"a thing of mine": "stays"}
+
+
 def test_the_cache_of_the_configured_engine_comes_first():
     own = {}
     engine = upper(cache=own)
@@ -267,6 +277,11 @@ def test_clear_by_model(near):
 def test_clear_by_age(dated, before):
     assert CACHE.clear(before=before() if callable(before) else before) == 2
     assert list(dated) == [key_of(3), key_of(4)]
+
+
+def test_what_was_made_at_that_very_moment_stays(dated):
+    assert CACHE.clear(before=JANUARY) == 0
+    assert CACHE.clear(before=JANUARY + timedelta(microseconds=1)) == 1
 
 
 def test_all_conditions_must_hold(dated):
@@ -420,6 +435,26 @@ def test_forgetting_reaches_both_tiers(near):
     assert ask() == ["Paris"]
 
 
+def test_answers_that_wait_for_their_store_are_reached_too():
+    class Moody(dict):
+        fails = True
+
+        def __setitem__(self, key, value):
+            if self.fails:
+                raise OSError("not now")
+            super().__setitem__(key, value)
+
+    store = Moody()
+    lb.configure(cache=store)
+    with pytest.warns(lb.CacheWarning, match="not now"):
+        ask()
+    run = lb.last_run()
+    store.fails = False
+    assert CACHE.forget(run.rows.iloc[[0]]) == 1
+    assert len(store) == 2
+    assert ask() == ["Paris"]
+
+
 # Near answers
 
 TWICE = pd.DataFrame({"city": ["Where is Paris", "Where is Paris "]})
@@ -453,6 +488,14 @@ def test_a_false_near_hit_is_forgotten_and_the_exact_answer_stays(near):
     assert ask(TWICE[1:]) == ["Where is Paris "]
 
 
+def test_forgetting_a_near_hit_leaves_an_exact_answer_that_came_later(near):
+    ask(TWICE[:1])
+    assert ask(TWICE[1:]) == []
+    assert ask(TWICE[1:], semantic=False) == ["Where is Paris "]
+    assert CACHE.forget(CACHE.semantic_report()) == 1
+    assert ask(TWICE) == []
+
+
 def test_a_row_with_a_near_answer_is_forgotten_with_what_it_took(near):
     ask(TWICE[:1])
     assert ask(TWICE[1:]) == []
@@ -466,17 +509,32 @@ def test_without_a_semantic_cache_the_report_is_empty():
     assert list(CACHE.semantic_report().columns)[:2] == ["at", "asked"]
 
 
-def test_the_default_semantic_cache_is_found_once_it_was_used():
-    assert CACHE.info().semantic is None
+def fill_default_semantic():
+    cache = default_semantic().cache
     entry = SemanticEntry(key_of(1), "s", "text", sealed(1), np.ones(1, np.float32))
-    semantic = default_semantic()
-    asyncio.run(semantic.cache.add([entry]))
-    assert semantic.cache.location.startswith(os.environ["LBGPT_CACHE_DIR"])
-    assert CACHE.info().semantic.entries == 1
-    with lb.using(cache={}):
-        assert CACHE.info().semantic.entries == 1
+    asyncio.run(cache.add([entry]))
+    assert cache.location.startswith(os.environ["LBGPT_CACHE_DIR"])
+    return cache
+
+
+def test_the_default_semantic_cache_is_found_where_a_call_used_it():
+    assert CACHE.info().semantic is None
+    cache = fill_default_semantic()
     assert CACHE.clear() == 1
-    asyncio.run(semantic.cache.close())
+    fill_default_semantic()
+    with lb.using(cache={}):
+        assert CACHE.clear() == 1
+    asyncio.run(cache.close())
+
+
+def test_the_default_semantic_cache_of_an_earlier_process_belongs_to_the_default_cache(monkeypatch):
+    asyncio.run(fill_default_semantic().close())
+    module = importlib.import_module("lbgpt_pandas.settings")
+    monkeypatch.setattr(module, "_semantic_tiers", {})
+    with lb.using(cache={}):
+        assert CACHE.clear() == 0
+    assert CACHE.clear() == 1
+    asyncio.run(default_semantic().cache.close())
 
 
 # Archives

@@ -92,6 +92,7 @@ def test_retries_and_replays_are_runs_of_their_own(tmp_path):
     with pytest.warns(lb.RowErrorsWarning):
         complete(engine=ScriptedGPT([lb.ContextTooLong("no"), "x", "y"]))
     lb.last_run().retry_failed()
+    assert len(keys_of(lb.last_run().id)) == 2
     path = lb.last_run().export(tmp_path / "x.zip")
     with lb.replay(path):
         CITIES.lbgpt.complete("Where is {city}?")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 _KEY = re.compile(r"v\d+:[0-9a-f]{64}", re.ASCII)
-_TEXT = r'("(?:[^"\\]|\\.)*+")'
+_TEXT = r'("[^"\\]*+(?:\\.[^"\\]*+)*+")'
 _HEAD = re.compile(
     rf'\{{"v":\d+,"sha256":"[0-9a-f]{{64}}","key":{_TEXT},"created":"([^"]{{10,40}})",'
     rf'"family":{_TEXT},"model":{_TEXT},"resp":',
@@ -68,8 +68,9 @@ def read_head(key: str, text: str) -> Head | None:
         return None
     if stored_key != key:
         return None
-    # `seal` writes UTC; a time without a zone cannot be compared with one.
-    created = created.replace(tzinfo=UTC) if created.tzinfo is None else created.astimezone(UTC)
+    if created.tzinfo is not UTC:
+        # `seal` writes UTC; a time without a zone cannot be compared with one.
+        created = created.replace(tzinfo=created.tzinfo or UTC).astimezone(UTC)
     return Head(created, family, model)
 
 

@@ -100,6 +100,7 @@ class S3Cache:
         self._client: Any = None
         self._executor: ThreadPoolExecutor | None = None
         self._has_conditions = True
+        self._losses = 0
         self._is_forked = False
         self._lock = threading.Lock()
         renew_after_fork(self)
@@ -277,7 +278,19 @@ class S3Cache:
             self._of_parent = client
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads(), work)
+        before = self._losses
+
+        def unless_lost() -> T:
+            if self._losses != before:
+                # Otherwise each that waits for a thread would wait for its own time-out as well.
+                raise ConnectionError(f"the connection to {self.location} was lost meanwhile")
+            try:
+                return work()
+            except (ConnectionError, TimeoutError):
+                self._losses += 1
+                raise
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads(), unless_lost)
 
     async def _for_each(self, work: Callable[[str], None], items: Sequence[str]) -> None:
         waiting = deque(items)

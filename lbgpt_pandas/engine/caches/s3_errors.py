@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lbgpt_pandas.engine.errors import ConfigurationError, MissingExtraError
+from lbgpt_pandas.engine.errors import MissingExtraError
 from lbgpt_pandas.engine.secrets import redact
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def explained(operation: str, bucket: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ConfigurationError, OSError):
+    except MissingExtraError:
         raise
     except ImportError as error:
         raise MissingExtraError(
@@ -86,8 +86,9 @@ def _in_our_words(error: Exception, what: str) -> OSError:
                 f"{what}: the client has no credentials ({reason}); set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or a profile"
             )
-        lost = TimeoutError if "Timeout" in name else ConnectionError
-        return lost(f"{what}: {name}: {reason}")
+        if "Timeout" in name:
+            return TimeoutError(f"{what}: the store did not answer in time: {reason}")
+        return ConnectionError(f"{what}: the store cannot be reached: {reason}")
     message = _answer(error).get("Error", {}).get("Message", "")
     remedy = _REMEDIES.get(code, "")
     text = f"{what} was refused with {code}: {redact(str(message))[:_LONGEST_REASON]}"

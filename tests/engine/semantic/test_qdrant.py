@@ -255,10 +255,19 @@ class Trap:
         return Path.touch, (self.path,)
 
 
-async def test_a_planted_pickle_is_refused_and_not_run(folder, entries, tmp_path):
+def trap(path):
+    return Trap(path)
+
+
+def trap_in_a_point(path):
+    return models.PointStruct.model_construct(id=1, vector=[1.0], payload={"a": Trap(path)})
+
+
+@pytest.mark.parametrize("bait", [trap, trap_in_a_point])
+async def test_a_planted_pickle_is_refused_and_not_run(folder, entries, tmp_path, bait):
     await folder.add(entries(3))
     await folder.close()
-    planted = pickle.dumps(Trap(tmp_path / "sprung"))
+    planted = pickle.dumps(bait(tmp_path / "sprung"))
     change(storage(tmp_path), "INSERT INTO points VALUES ('x', ?)", planted)
     with pytest.raises(ConfigurationError, match="could run code"):
         await folder.get_many(["k0"])
@@ -267,6 +276,24 @@ async def test_a_planted_pickle_is_refused_and_not_run(folder, entries, tmp_path
     assert (tmp_path / "sprung").exists()
     change(storage(tmp_path), "DELETE FROM points WHERE id = 'x'")
     assert await folder.get_many(["k0"]) == {"k0": "e0"}
+
+
+@pytest.mark.parametrize("bytes_", [b"", b"garbage", b"\x80\x04.", pickle.dumps("a text"), None, 3])
+async def test_what_is_no_point_is_refused(folder, entries, tmp_path, bytes_):
+    await folder.add(entries(3))
+    await folder.close()
+    change(storage(tmp_path), "INSERT INTO points VALUES ('x', ?)", bytes_)
+    with pytest.raises(ConfigurationError, match="something else than points"):
+        await folder.get_many(["k0"])
+
+
+async def test_points_of_other_programs_are_no_reason_to_refuse(folder, entries, tmp_path):
+    await folder.add(entries(3))
+    values = {"n": [1, 2**40, 1.5, None, True], "t": "x" * 300, "d": {"a": {}}, "e": []}
+    points = [models.PointStruct(id=at, vector=[0.5] * 16, payload=values) for at in (1, 2**40)]
+    folder._connection.do(lambda client: client.upsert("questions", points))
+    await folder.close()
+    assert await folder.count() == 5
 
 
 @pytest.mark.parametrize("name", ["meta.json", "storage.sqlite"])

@@ -1,0 +1,124 @@
+"""A frame's answers by likeness: the keyword, the settings, the report."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+import lbgpt_pandas as lb
+from lbgpt_pandas.testing import ScriptedGPT
+
+pytest.importorskip("faiss")
+np = pytest.importorskip("numpy")
+
+FAQ = pd.DataFrame({"question": ["how do i reset my password", "where is my parcel"]})
+AGAIN = pd.DataFrame({"question": ["How do I reset my password?", "Where is my parcel?"]})
+PROMPT = "Answer the customer: {question}\nBe brief."
+
+
+def letters(texts):
+    rows = [[text.lower().count(chr(97 + at)) for at in range(26)] for text in texts]
+    return np.asarray(rows, dtype=np.float32) + 1e-6
+
+
+@pytest.fixture
+def engine():
+    return ScriptedGPT(lambda request: request.messages[-1]["content"].split(": ")[1][:12])
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return lb.FaissSemanticCache(letters, tmp_path / "semantic", embedder_name="letters")
+
+
+def test_rows_are_answered_by_likeness_and_the_report_says_so(engine, cache):
+    with lb.using(semantic_cache=cache):
+        first = FAQ.lbgpt.complete(PROMPT, engine=engine)
+        again = AGAIN.lbgpt.complete(PROMPT, engine=engine)
+    assert again.tolist() == first.tolist()
+    assert len(engine.requests) == 2
+    rows = lb.last_run().rows
+    assert rows["source"].tolist() == ["semantic_cache"] * 2
+    assert (rows["similarity"] > 0.99).all()
+    assert "0 from cache and 2 near" in str(lb.last_run())
+
+
+def test_only_the_values_of_the_row_are_compared(engine, cache):
+    with lb.using(semantic_cache=cache):
+        FAQ.lbgpt.complete(PROMPT, engine=engine)
+        AGAIN.lbgpt.complete("Answer the client: {question}\nBe brief.", engine=engine)
+    assert len(engine.requests) == 4
+    seen = []
+
+    def spy(texts):
+        seen.extend(texts)
+        return letters(texts)
+
+    spying = lb.FaissSemanticCache(spy, cache.location + "2", embedder_name="spy")
+    with lb.using(semantic_cache=spying):
+        FAQ.lbgpt.complete(PROMPT + " Please.", engine=engine)
+    assert seen == FAQ["question"].tolist()
+
+
+def test_a_system_message_for_each_row_is_compared_exactly(engine, cache):
+    prompts = {"template": "Answer: {question}", "system": lb.col("tone")}
+    with lb.using(semantic_cache=cache):
+        FAQ.assign(tone=["kind", "stern"]).lbgpt.complete(**prompts, engine=engine)
+        AGAIN.assign(tone=["kind", "sober"]).lbgpt.complete(**prompts, engine=engine)
+    assert lb.last_run().rows["source"].tolist() == ["semantic_cache", "provider"]
+
+
+def test_the_keyword_switches_it_off_and_sets_the_threshold(engine, cache):
+    near = pd.DataFrame({"question": ["how do i reset my passwords", "where are my parcels"]})
+    with lb.using(semantic_cache=cache):
+        FAQ.lbgpt.complete(PROMPT, engine=engine)
+        AGAIN.lbgpt.complete(PROMPT, engine=engine, semantic=False)
+        assert len(engine.requests) == 4
+        near.lbgpt.complete(PROMPT, engine=engine, semantic=0.9999, cache_mode="read_only")
+        assert len(engine.requests) == 6
+        near.lbgpt.complete(PROMPT, engine=engine, semantic=0.9, cache_mode="read_only")
+    assert len(engine.requests) < 8
+
+
+def test_an_engines_own_semantic_cache_comes_first(cache, tmp_path):
+    engine = ScriptedGPT("yes", semantic_cache=cache)
+    other = lb.FaissSemanticCache(letters, tmp_path / "other", embedder_name="letters")
+    with lb.using(semantic_cache=other):
+        FAQ.lbgpt.complete(PROMPT, engine=engine)
+    with lb.using(cache=None):
+        AGAIN.lbgpt.complete(PROMPT, engine=engine)
+    assert len(engine.requests) == 2
+
+
+def test_true_takes_the_default_cache(engine, tmp_path, monkeypatch):
+    monkeypatch.setenv("LBGPT_CACHE_DIR", str(tmp_path / "default"))
+    settings = lb.settings()
+    with lb.using(semantic_cache=True):
+        assert str(tmp_path) in repr(lb.settings().semantic_cache)
+    assert settings.semantic_cache is None
+
+
+@pytest.mark.parametrize("wanted", [0, 1.2, -1, "yes"])
+def test_a_threshold_that_cannot_be_is_refused(engine, wanted):
+    with pytest.raises(lb.ConfigurationError):
+        FAQ.lbgpt.complete(PROMPT, engine=engine, semantic=wanted)
+    assert not engine.requests
+
+
+def test_a_wrong_dimension_is_told_before_any_call(engine, cache):
+    with lb.using(semantic_cache=cache):
+        FAQ.lbgpt.complete(PROMPT, engine=engine)
+    longer = lb.FaissSemanticCache(
+        lambda texts: np.hstack([letters(texts)] * 2), cache.location, embedder_name="letters"
+    )
+    calls = len(engine.requests)
+    with lb.using(semantic_cache=longer), pytest.raises(lb.ConfigurationError, match="52"):
+        AGAIN.lbgpt.complete(PROMPT, engine=engine)
+    assert len(engine.requests) == calls
+
+
+def test_replay_never_answers_by_likeness(engine, cache):
+    with lb.using(semantic_cache=cache):
+        FAQ.lbgpt.complete(PROMPT, engine=engine)
+        with pytest.raises(lb.CacheMiss):
+            AGAIN.lbgpt.complete(PROMPT, engine=engine, cache_mode="replay")
