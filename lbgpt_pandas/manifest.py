@@ -179,12 +179,14 @@ def _params(run: Ended) -> object:
 
 
 def _about_engine(run: Ended) -> dict[str, object]:
-    requests = run.plan.requests
+    family, requests = "", run.plan.requests
+    # Nobody knows it where the embedded model is not installed; then nothing was answered.
+    with suppress(ConfigurationError):
+        family = run.engine.family_of(requests[0]) if len(requests) else ""
     return {
         "class": type(run.engine).__name__,
         "name": run.engine.name,
-        # Of a frame without requests nobody may know it: the model need not be installed.
-        "family": run.engine.family_of(requests[0]) if len(requests) else "",
+        "family": family,
         "tools": run.engine.tools,
     }
 

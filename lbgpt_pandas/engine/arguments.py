@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+LONGEST_TIMEOUT_S = 1e6
+
+
 def check_timeout(seconds: Any) -> None:
     """Raise a ConfigurationError unless `seconds` is a positive number or None."""
     if seconds is None:
         return
     is_number = isinstance(seconds, Real) and not isinstance(seconds, bool)
-    if not (is_number and math.isfinite(seconds) and seconds > 0):
+    if not (is_number and 0 < seconds <= LONGEST_TIMEOUT_S):
         raise ConfigurationError(f"request_timeout={seconds!r}: give seconds above 0, or None")
 
 
@@ -31,13 +34,13 @@ def check_weight(name: str, weight: Any) -> None:
 
 def check_tier(tier: Any) -> None:
     """Raise a ConfigurationError unless `tier` is a whole number of at least 0."""
-    if not isinstance(tier, Integral) or isinstance(tier, bool) or tier < 0:
+    if isinstance(tier, bool) or not isinstance(tier, Integral) or tier < 0:
         raise ConfigurationError(f"tier={tier!r}: give a whole number of at least 0")
 
 
 def check_at_least_one(name: str, number: Any) -> None:
     """Raise a ConfigurationError unless `number` is a whole number of at least 1."""
-    if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
+    if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
         raise ConfigurationError(f"{name}={number!r}: give a whole number of at least 1")
 
 

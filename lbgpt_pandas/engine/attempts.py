@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from lbgpt_pandas.engine.arguments import check_timeout
 from lbgpt_pandas.engine.calls import Books, Call
 from lbgpt_pandas.engine.completions import read_completion
 from lbgpt_pandas.engine.errors import (
+    AuthError,
     ConfigurationError,
     RateLimited,
     RequestError,
@@ -22,6 +24,7 @@ from lbgpt_pandas.engine.flights import Withdrawn
 from lbgpt_pandas.engine.lanes import Ticket
 from lbgpt_pandas.engine.retry import decide, retry_policy, wait_seconds
 from lbgpt_pandas.engine.scheduler import TOTAL_TIMEOUT_S
+from lbgpt_pandas.engine.secrets import redact
 from lbgpt_pandas.engine.types import TokenCount
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.budget import BudgetReservation
     from lbgpt_pandas.engine.calls import Trail
     from lbgpt_pandas.engine.clock import Clock
+    from lbgpt_pandas.engine.lanes import Lane
     from lbgpt_pandas.engine.session import Session
     from lbgpt_pandas.engine.transports.base import Reply
     from lbgpt_pandas.engine.types import Completion, Request
@@ -150,6 +154,7 @@ class Attempts:
         The block calls `Call.settle` when it has its answer. A `RequestError` that leaves it
         counts as the call's failure, anything else as a call that was abandoned.
         """
+        check_timeout(request.options.get("request_timeout"))
         if trail.order is None:
             trail.order = session.scheduler.next_order()
         spending = await self._reserve_spending(session, request, trail)
@@ -158,11 +163,11 @@ class Attempts:
         try:
             place = await session.scheduler.acquire(self._ticket(request, trail, trail.order))
             call = Call(self._books, place, request, trail, spending)
-            await place.lane.open()
+            trail.called, trail.deployment = place.lane.deployment, call.deployment
+            await self._open(place.lane, session, trail)
             if trail.run.stopped:
                 raise Withdrawn
             trail.attempts += 1
-            trail.called, trail.deployment = place.lane.deployment, call.deployment
             if trail.first_sent_at is None:
                 trail.first_sent_at = self.clock.monotonic()
             sent = True
@@ -170,8 +175,8 @@ class Attempts:
             yield call
         except RequestError as error:
             trail.error = trail.run.last_failure = error
-            if call is not None and sent:
-                if decide(error).retry:
+            if call is not None:
+                if sent and decide(error).retry:
                     trail.run.note_tried()
                 call.fail(error, alone=self._is_alone(session, request, trail))
             raise
@@ -181,6 +186,19 @@ class Attempts:
                 call.abandon(sent=sent)
             elif spending is not None:
                 spending.cancel()
+
+    async def _open(self, lane: Lane, session: Session, trail: Trail) -> None:
+        """Open the client; one of several that cannot be opened is out of the run."""
+        try:
+            await lane.open()
+        except RequestError:
+            raise
+        except Exception as error:
+            if len(session.lanes) == 1:
+                raise
+            raise AuthError(
+                f"{trail.deployment} cannot be used: {redact(str(error))}", code="unopened"
+            ) from error
 
     def _ticket(self, request: Request, trail: Trail, order: int) -> Ticket:
         begun = trail.first_sent_at
@@ -231,8 +249,10 @@ class Attempts:
                 trail.run.disable(deployment, request.model, error)
             return self._has_others(session, request, trail)
         if isinstance(error, RequestExceedsQuota):
+            if error.status is None:
+                return False  # the scheduler says so, of all that are left
             trail.barred |= called
-            return trail.attempts > 0 and self._has_others(session, request, trail)
+            return self._has_others(session, request, trail)
         if not decision.retry or error.code in {"blocked", "outage"}:
             return False
         trail.is_crowded = decision.uses_budget and not self._is_granted(trail)

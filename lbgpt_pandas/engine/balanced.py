@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from lbgpt_pandas.engine.allocation import (
     Strategy,
+    latency_allocation_function,
     least_busy_allocation_function,
     max_headroom_allocation_function,
     random_allocation_function,
@@ -46,9 +47,9 @@ class MultiLoadBalancedGPT(_BaseGPT):
     allocation_function : str or callable, default "random"
         How to choose among the members that can take a request now. ``"random"`` by weight;
         ``"max_headroom"`` the one with the largest free share of its limits; ``"least_busy"``
-        the fewest calls in flight; ``"latency"`` the quickest of late; ``"round_robin"`` in
-        turn. A callable gets the list of those members, and `allocation_function_kwargs`, and
-        returns one of them.
+        the fewest calls in flight; ``"latency"`` the quickest of late for its weight;
+        ``"round_robin"`` in turn. A callable gets the list of those members, and
+        `allocation_function_kwargs`, and returns one of them.
     allocation_function_kwargs : mapping, optional
         Further keywords of a callable. One that returns None leaves the choice to chance.
     allocation_function_weights : sequence of float, optional
@@ -97,8 +98,14 @@ class MultiLoadBalancedGPT(_BaseGPT):
         self.gpts = list(gpts or ())
         _check_members(self.gpts)
         places = sum(gpt.max_parallel_calls for gpt in self.gpts)
+        self.is_capped = max_parallel_requests is not None
         if max_parallel_requests is not None:
             check_at_least_one("max_parallel_requests", max_parallel_requests)
+        if any(isinstance(gpt, MultiLoadBalancedGPT) and gpt.is_capped for gpt in self.gpts):
+            raise ConfigurationError(
+                "max_parallel_requests= of a balancer inside another one is not kept to; give it "
+                "to the outer one, or max_parallel_calls= to the engines"
+            )
         for name in ("limit_rpm", "limit_tpm", "limit_burst_s", "quota_group", "request_timeout"):
             if name in settings:
                 raise ConfigurationError(f"{name}= belongs to the members of a balancer")
@@ -221,7 +228,7 @@ class MultiLoadBalancedGPT(_BaseGPT):
             case "least_busy":
                 chosen = least_busy_allocation_function(able, weights)
             case "latency":
-                chosen = min(able, key=_latency_s)
+                chosen = latency_allocation_function(able, weights)
             case "round_robin":
                 chosen = self._next_in_turn(able)
             case function:
@@ -340,10 +347,6 @@ class LoadBalancedGPT(MultiLoadBalancedGPT):
 def _held_until(gpt: _BaseGPT, ready: Mapping[Deployment, float], now: float) -> float:
     """Until when a provider's word or failures keep all of a member's deployments back."""
     return min(each.held_until(now) if each in ready else math.inf for each in gpt.deployments())
-
-
-def _latency_s(gpt: _BaseGPT) -> float:
-    return min(deployment.latency() for deployment in gpt.deployments())
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

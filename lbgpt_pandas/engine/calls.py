@@ -169,26 +169,35 @@ class Call:
 
     def fail(self, error: RequestError, *, alone: bool) -> None:
         """End with a failure; what may have been charged is estimated."""
-        deployment, demand = self._place.lane.deployment, self._place.demand
         self._place.failed(error, alone=alone, first=self._trail.attempts == 1)
         if not error.maybe_billed:
             self._spend_one(sent=error.status is not None)
             return
         self._trail.maybe_billed = True
+        usd, tokens = self._estimate()
+        if self._spending is not None:
+            self._spending.commit(usd, tokens.total)
+
+    def _estimate(self) -> tuple[float | None, TokenCount]:
+        """Enter what the call may have cost all the same."""
+        deployment, demand = self._place.lane.deployment, self._place.demand
         name = self._request.model or ""
         demand = demand if demand.prompt else deployment.demand(self._request, counted=True)
         tokens = TokenCount(demand.prompt, demand.completion, estimated=True)
         usd = deployment.price(name, tokens)
         self._books.estimate(deployment, name, tokens, usd)
-        if self._spending is not None:
-            self._spending.commit(usd, tokens.total)
+        return usd, tokens
 
     def abandon(self, *, sent: bool) -> None:
         """End without a verdict; what was reserved counts as spent once it was sent."""
+        if not self._place.is_open:
+            return
         self._place.abandoned(sent=sent)
         if not sent:
             self._spend_one(sent=False)
-        elif self._spending is not None:
+            return
+        self._estimate()
+        if self._spending is not None:
             self._spending.commit(None, None)
 
     def _spend_one(self, *, sent: bool) -> None:

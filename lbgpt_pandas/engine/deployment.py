@@ -43,6 +43,7 @@ RECENT = 256
 LATEST = 64
 ENOUGH = 10
 STRAY_SHARE = 0.15
+SHORT_WAIT_S = 2.0
 RARE_SHARE = 0.05
 """Share of refusals among the last calls up to which a limit that was told is believed."""
 
@@ -277,17 +278,23 @@ class Deployment:
         with self._lock:
             self._recent.append(False)
             rare = self._is_rare(error)
-            if rare and not (self.quota.meters and (error.retry_after or not self._knows_burst)):
-                return
+            asked_s = error.retry_after or 0.0
+            if self.quota.meters:
+                is_alone = not asked_s and self._knows_burst
+            else:
+                is_alone = asked_s <= SHORT_WAIT_S
+            if rare and is_alone:
+                return  # only the refused row waits
             # Where no limit is known, one refusal may be chance; two are a rate that is too high.
-            tells = bool(self.quota.meters) or self._recent.count(False) > 1
+            several = self._recent.count(False) > 1
+            tells = bool(self.quota.meters) or several or asked_s > SHORT_WAIT_S
             if now >= self.quota.blocked_until:  # calls that were refused together count once
                 self._refusals += 1
                 if self.adaptive is not None and tells:
                     self.adaptive.refusal(now)
             wait_s = self.wait_s(error)
         if error.code == "slow_down":
-            self.quota.slow_down(now=now)
+            self.quota.slow_down(grant.reservation, now=now)
         self.quota.refused(
             grant.reservation,
             wait_s,

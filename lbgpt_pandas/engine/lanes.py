@@ -25,6 +25,10 @@ class Watcher(Protocol):
         """See whether a waiting request can be sent now."""
         ...
 
+    def wake(self) -> None:
+        """Look soon; may be called from any thread and event loop."""
+        ...
+
 
 class Lane:
     """A deployment on one event loop: its client and the calls in flight there.
@@ -66,9 +70,10 @@ class Lane:
             await self.transport.close()
 
     def changed(self) -> None:
-        """Have everybody who may be waiting for this deployment look again."""
+        """Have everybody look again who may be waiting for this deployment or its quota."""
         for watcher in tuple(self.watchers):
             watcher.look()
+        self.deployment.quota.watchers.wake_others(self.watchers)
 
 
 class Place:
@@ -79,6 +84,11 @@ class Place:
     def __init__(self, watcher: Watcher, lane: Lane, grant: Grant) -> None:
         self._watcher: Watcher | None = watcher
         self.lane, self._grant = lane, grant
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the call has not been ended yet."""
+        return self._watcher is not None
 
     @property
     def demand(self) -> Demand:

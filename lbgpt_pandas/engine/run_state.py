@@ -33,6 +33,8 @@ class RunState:
         Nothing new is to be sent.
     retries : RetryBudget
         How many retries the run is granted.
+    begun_at : float or None
+        Monotonic second of its first request.
     last_failure : RequestError or None
         Of a call, whether its row was tried again or not.
     """
@@ -41,6 +43,7 @@ class RunState:
         self.budget = budget
         self.stopped = False
         self.retries = RetryBudget()
+        self.begun_at: float | None = None
         self.last_failure: RequestError | None = None
         self._out: dict[tuple[Deployment, str | None], RequestError] = {}
         self._waiting: set[asyncio.Future[Any]] = set()

@@ -1,9 +1,9 @@
 """Who is sent next, where, and when: first in, first out, woken at exact times.
 
 The oldest waiting request is looked at whenever something changes: a call ends, a new request
-comes, a limit frees up. Choice and reservation are one step. If it cannot be sent, all wait, so
+comes, a limit frees up. Choice and reservation are one step. If it waits for a limit, all wait, so
 that a large request is never overtaken for ever by small ones; one alarm rings when the first
-deployment can take it.
+deployment can take it. If its provider has said wait, or is down, others go elsewhere meanwhile.
 """
 
 from __future__ import annotations
@@ -12,9 +12,16 @@ import asyncio
 import heapq
 import itertools
 import math
+from contextlib import suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from lbgpt_pandas.engine.errors import RateLimited, RequestExceedsQuota, ServerError
+from lbgpt_pandas.engine.errors import (
+    RateLimited,
+    RequestError,
+    RequestExceedsQuota,
+    ServerError,
+)
 from lbgpt_pandas.engine.lanes import Place
 
 if TYPE_CHECKING:
@@ -22,13 +29,17 @@ if TYPE_CHECKING:
 
     from lbgpt_pandas.engine.clock import Alarm, Clock
     from lbgpt_pandas.engine.deployment import Deployment
-    from lbgpt_pandas.engine.errors import RequestError
     from lbgpt_pandas.engine.lanes import Lane, Ticket
 
 TOTAL_TIMEOUT_S = 900.0
 """Seconds after its first call in which a request may be sent again."""
 
 ALARM_TOLERANCE_S = 1e-6
+
+HELD_S = 5.0
+"""A wait that the provider asked for is let others pass from this length on."""
+
+MOST_GONE = 64
 
 LOOKS = 3
 MOMENT_S = 0.002
@@ -78,15 +89,24 @@ class Scheduler:
         self._orders = itertools.count()
         self._alarm: Alarm | None = None
         self._goes_on = False
+        self._gone = 0
         self._alarm_at = math.inf
+        self._loop = asyncio.get_running_loop()
         for lane in lanes:
             lane.watchers.add(self)
+            lane.deployment.quota.watchers.add(self)
 
     def close(self) -> None:
         """Watch the deployments no more."""
         self._set_alarm(math.inf)
         for lane in self.lanes.values():
             lane.watchers.discard(self)
+            lane.deployment.quota.watchers.discard(self)
+
+    def wake(self) -> None:
+        """Look soon; may be called from any thread and event loop."""
+        with suppress(RuntimeError):  # its loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self.look)
 
     def next_order(self) -> int:
         """Return the turn of a request that comes now."""
@@ -102,6 +122,8 @@ class Scheduler:
         Withdrawn
             If its run is stopped.
         """
+        if ticket.run.begun_at is None:
+            ticket.run.begun_at = self._clock.monotonic()
         ticket.future = asyncio.get_running_loop().create_future()
         heapq.heappush(self._queue, (ticket.order, next(self._entries), ticket))
         self.look()
@@ -112,8 +134,20 @@ class Scheduler:
             if future.done() and not future.cancelled() and future.exception() is None:
                 future.result().abandoned(sent=False)
             future.cancel()
+            self._forget_the_gone()
             self.look()
             raise
+
+    def _forget_the_gone(self) -> None:
+        """Drop those who wait no more once they are most of the queue."""
+        self._gone += 1
+        if self._gone > max(MOST_GONE, len(self._queue) // 2):
+            self._gone = 0
+            # In place: whoever looks at the queue now holds it.
+            self._queue[:] = [
+                entry for entry in self._queue if entry[2].future and not entry[2].future.done()
+            ]
+            heapq.heapify(self._queue)
 
     def look(self) -> None:
         """Send the oldest if it can be sent, come back for the next, or set the alarm for it."""
@@ -134,7 +168,7 @@ class Scheduler:
                 # Whether it is over is tried with a row that has not failed of itself.
                 ticket, future = self._least_tried(ticket, future)
             try:
-                found = self._place(ticket, now)
+                ticket, found = self._find(ticket, now)
             except Exception as error:  # noqa: BLE001  # handed to the one who waits
                 future.set_exception(error)
                 continue
@@ -142,7 +176,7 @@ class Scheduler:
                 self._set_alarm(found)
                 return
             self.admissions += 1
-            future.set_result(found)
+            (ticket.future or future).set_result(found)
             if queue[0][2] is ticket:
                 heapq.heappop(queue)
             if queue:
@@ -169,6 +203,36 @@ class Scheduler:
             return ticket, future
         *_, ticket, future = min(waiting, key=lambda item: item[:3])
         return ticket, future
+
+    def _find(self, ticket: Ticket, now: float) -> tuple[Ticket, Place | float]:
+        """Find a place for the oldest, or for who may pass it; else when to look again."""
+        found = self._place(ticket, now)
+        if isinstance(found, Place) or not self._is_held(ticket, now):
+            return ticket, found
+        # What it waits for is no limit: whoever can go elsewhere takes nothing from it.
+        return self._first_that_can(ticket, found, now)
+
+    def _is_held(self, ticket: Ticket, now: float) -> bool:
+        """Tell whether everybody who could take a request is blocked by its provider, or down."""
+        able = [
+            deployment
+            for deployment, (demand, _) in ticket.demands.items()
+            if deployment.quota.fits(deployment.least(demand)) and deployment not in ticket.barred
+        ]
+        return len(self._queue) > 1 and all(d.held_until(now) > now + HELD_S for d in able)
+
+    def _first_that_can(
+        self, head: Ticket, found: Place | float, now: float
+    ) -> tuple[Ticket, Place | float]:
+        for _, _, ticket in sorted(self._queue, key=itemgetter(0, 1)):
+            if ticket is head or ticket.future is None or ticket.future.done():
+                continue
+            with suppress(RequestError):  # told when its turn comes
+                other = self._place(ticket, now)
+                if isinstance(other, Place):
+                    return ticket, other
+                found = min(found, other) if not isinstance(found, Place) else found
+        return head, found
 
     def _place(self, ticket: Ticket, now: float) -> Place | float:
         """Reserve a place, or say when to look again."""
@@ -247,17 +311,23 @@ class Scheduler:
                 code="blocked",
                 retry_after=blocked_s,
             )
-        self._check_outage(ready, now)
+        self._check_outage(ticket, ready, now)
         if ticket.error is not None and ticket.deadline is not None:
             if now >= ticket.deadline or ticket.deadline < earliest < math.inf:
                 raise ticket.error
             earliest = min(earliest, ticket.deadline)
-        down = [d.breaker.down_since for d in ready]
-        ends = [since + TOTAL_TIMEOUT_S for since in down if since is not None]
-        return min(earliest, max(ends) if len(ends) == len(down) else math.inf)
+        return min(earliest, self._outage_ends(ticket, ready))
 
-    def _check_outage(self, ready: Mapping[Deployment, float], now: float) -> None:
-        """Raise once every deployment has been failing for as long as a request may take."""
+    def _outage_ends(self, ticket: Ticket, ready: Mapping[Deployment, float]) -> float:
+        """When waiting is given up; infinite while one of the deployments is not failing."""
+        down = [d.breaker.down_since for d in ready]
+        ends = [max(since, ticket.run.begun_at or since) for since in down if since is not None]
+        return max(ends) + TOTAL_TIMEOUT_S if len(ends) == len(down) else math.inf
+
+    def _check_outage(self, ticket: Ticket, ready: Mapping[Deployment, float], now: float) -> None:
+        """Raise once all have been failing for as long as a request may take, in this run."""
+        if now < self._outage_ends(ticket, ready) or math.inf in ready.values():
+            return
         latest = -math.inf
         fault: RequestError | None = None
         for deployment in ready:
@@ -266,12 +336,11 @@ class Scheduler:
                 return
             if since > latest:
                 latest, fault = since, deployment.last_fault
-        if now >= latest + TOTAL_TIMEOUT_S:
-            raise type(fault or ServerError(""))(
-                f"nobody has answered for {TOTAL_TIMEOUT_S / 60:.0f} minutes; the last failure: "
-                f"{fault}",
-                code="outage",
-            )
+        raise type(fault or ServerError(""))(
+            f"nobody has answered for {TOTAL_TIMEOUT_S / 60:.0f} minutes; the last failure: "
+            f"{fault}",
+            code="outage",
+        )
 
     def _go_on(self) -> None:
         self._goes_on = False

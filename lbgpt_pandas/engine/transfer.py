@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WRITES_AT_ONCE = 256
-"""Answers on their way into a store; a database commits together what comes at a time."""
+WRITES_AT_ONCE = 64
+"""Answers on their way into a store; no more than a run has, for which clients are made."""
 
 
 class Exported(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from typing import Any
 
 import pytest
@@ -317,3 +318,139 @@ def test_promises_hold_for_any_costs_latencies_failures_and_cancellations(  # no
             assert outcome.completion.text == str(number)
         elif not stops:
             assert plan[number][0] in {"bad", "filter"} or tpm == 200
+
+
+async def test_an_old_outage_fails_nobody_in_the_next_run(clock):
+    down = [True]
+
+    def reply(_request):
+        if down[0]:
+            raise errors.ServerError("down", status=500)
+        return "ok"
+
+    engine = ScriptedGPT(reply, clock=clock, auto_cache=False, latency_s=1.0, stop_after_attempts=3)
+    await Batch(engine, rows(20), clock=clock).arun()
+    await clock.sleep(3_600.0)
+    down[0] = False
+    outcomes = await Batch(engine, rows(20), clock=clock).arun()
+    assert all(outcome.completion for outcome in outcomes)
+
+
+async def test_a_row_that_no_deployment_can_take_is_not_tried_for_ever(clock):
+    wrong = ScriptedGPT(
+        errors.AuthError("wrong key", status=401), name="wrong", clock=clock, auto_cache=False
+    )
+    small = ScriptedGPT("ok", name="small", clock=clock, auto_cache=False, limit_tpm=100)
+    engine = MultiLoadBalancedGPT(
+        [wrong, small], clock=clock, auto_cache=False, stop_after_attempts=None
+    )
+    large = Request([{"role": "user", "content": "x" * 4_000}], {"model": "m"})
+    [outcome] = await Batch(engine, [large], clock=clock).arun()
+    assert isinstance(outcome.error, errors.RequestExceedsQuota)
+
+
+async def test_a_row_that_waits_for_a_blocked_provider_lets_others_go_elsewhere(clock):
+    def reply(_request):
+        raise errors.RateLimited("wait", status=429, retry_after=600.0)
+
+    big = ScriptedGPT(reply, name="big", clock=clock, auto_cache=False, limit_tpm=100_000)
+    small = ScriptedGPT("ok", name="small", clock=clock, auto_cache=False, limit_tpm=1_000)
+    engine = MultiLoadBalancedGPT([big, small], clock=clock, auto_cache=False)
+    large = Request([{"role": "user", "content": "x" * 12_000}], {"model": "m"})
+    begun = clock.monotonic()
+    batch = Batch(engine, [large, *rows(30)], clock=clock)
+    running = asyncio.ensure_future(batch.arun())
+    while batch.snapshot().done < 30 and clock.monotonic() < begun + 590:
+        await clock.sleep(1.0)
+    assert clock.monotonic() < begun + 590
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_deployment_that_cannot_be_opened_is_out_and_not_the_run(clock):
+    class Unopened(ScriptedGPT):
+        def _new_transport(self):
+            transport = super()._new_transport()
+
+            async def fail():
+                raise errors.MissingExtraError("xllamacpp is missing")
+
+            transport.open = fail
+            return transport
+
+    failing = [errors.RateLimited("wait", status=429, retry_after=60.0)]
+
+    def reply(_request):
+        return failing.pop() if failing else "ok"
+
+    good = ScriptedGPT(reply, name="good", clock=clock, auto_cache=False)
+    spare = Unopened("ok", name="spare", clock=clock, auto_cache=False, tier=1)
+    engine = MultiLoadBalancedGPT([good, spare], clock=clock, auto_cache=False)
+    outcomes = await Batch(engine, rows(5), clock=clock).arun()
+    assert all(outcome.completion for outcome in outcomes)
+
+
+async def test_engines_of_one_quota_group_wake_each_other(clock):
+    group = {"quota_group": "wakes", "limit_tpm": 1_000}
+    first = ScriptedGPT("ok", clock=clock, auto_cache=False, latency_s=1.0, **group)
+    second = ScriptedGPT("ok", clock=clock, auto_cache=False, **group)
+    begun = clock.monotonic()
+    running = asyncio.ensure_future(Batch(first, rows(1, max_tokens=900), clock=clock).arun())
+    await clock.sleep(0.5)
+    await Batch(second, rows(1, max_tokens=200), clock=clock).arun()
+    await running
+    assert clock.monotonic() - begun < 70
+
+
+def test_a_probe_of_another_loop_wakes_this_one():
+    down = [True]
+
+    def reply(_request):
+        if down[0]:
+            raise errors.ServerError("down", status=500)
+        return "ok"
+
+    engine = ScriptedGPT(reply, auto_cache=False, latency_s=0.01, stop_after_attempts=1)
+    asyncio.run(Batch(engine, rows(10)).arun())
+    assert engine.deployment.breaker.down_since is not None
+    down[0] = False
+    engine.deployment.breaker._open_until = 0.0
+    results = []
+
+    def run():
+        results.append(asyncio.run(Batch(engine, rows(5)).arun()))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(results) == 3
+    assert all(outcome.completion for outcomes in results for outcome in outcomes)
+
+
+async def test_those_who_wait_no_more_leave_the_queue(clock):
+    engine = ScriptedGPT("ok", clock=clock, auto_cache=False, limit_rpm=1)
+    async with engine:
+        session = engine._sessions[asyncio.get_running_loop()]
+        await engine.chat_completion(messages=[{"role": "user", "content": "first"}])
+        calls = [
+            asyncio.ensure_future(engine.chat_completion(messages=each.messages))
+            for each in rows(400)
+        ]
+        await asyncio.sleep(0)
+        for call in calls[1:]:
+            call.cancel()
+        await asyncio.gather(*calls[1:], return_exceptions=True)
+        assert len(session.scheduler._queue) < 150
+        calls[0].cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
+@pytest.mark.parametrize("seconds", [10**400, "5", True, -1, 0, float("nan")])
+async def test_time_outs_of_a_request_are_checked(clock, seconds):
+    engine = ScriptedGPT("ok", clock=clock, auto_cache=False)
+    request = {"messages": rows(1)[0].messages, "request_timeout": seconds}
+    with pytest.raises(errors.ConfigurationError, match="request_timeout"):
+        await engine.chat_completion(**request)
+    assert engine.deployment.in_flight == 0

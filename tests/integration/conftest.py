@@ -205,10 +205,12 @@ class SlowLine:
     ----------
     delay_s : float
         How late each piece of an answer arrives from now on.
+    cuts : int
+        How many of the next answers are lost, and their connections with them.
     """
 
     def __init__(self, port):
-        self.delay_s = 0.0
+        self.delay_s, self.cuts = 0.0, 0
         self._target = port
         self._over = threading.Event()
         self._listener = socket.create_server((HOST, 0))
@@ -244,6 +246,9 @@ class SlowLine:
                     continue
                 if is_answer:
                     self._over.wait(self.delay_s)
+                if is_answer and data and self.cuts:
+                    self.cuts -= 1
+                    data = b""
                 if not data:
                     target.shutdown(socket.SHUT_WR)
                     break

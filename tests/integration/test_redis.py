@@ -313,6 +313,19 @@ def test_a_slow_line_within_the_time_out_is_no_failure(redis_server, redis_url, 
     assert len(engine.requests) == 32
 
 
+async def test_an_answer_that_is_lost_once_is_asked_for_again(redis_server, redis_url, slow_line):
+    line = slow_line(redis_server.port)
+    cache = RedisCache(f"redis://127.0.0.1:{line.port}")
+    await cache.set("a", "1")
+    line.cuts = 1
+    assert await cache.get_many(["a"]) == {"a": "1"}
+    line.cuts = 2
+    with pytest.raises(ConnectionError, match=f"127.0.0.1:{line.port} cannot be reached"):
+        await cache.get_many(["a"])
+    assert await cache.get_many(["a"]) == {"a": "1"}
+    await cache.close()
+
+
 @pytest.mark.parametrize("user", ["", "somebody"])
 def test_a_wrong_password_is_one_warning_without_it(own_redis, closing, user):
     server = own_redis("--requirepass", "right").start()

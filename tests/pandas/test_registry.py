@@ -15,6 +15,7 @@ import pytest
 
 import lbgpt_pandas as lb
 from lbgpt_pandas.engine import DiskCache
+from lbgpt_pandas.engine.transports import local
 from lbgpt_pandas.registry import Keys, keys_of, registry
 from lbgpt_pandas.testing import FakeProvider, ScriptedGPT
 
@@ -86,6 +87,13 @@ def test_every_way_to_end_is_told():
     assert lb.runs()["status"].tolist()[::-1] == [
         "done", "failed", "failed", "aborted", "aborted", "interrupted"
     ]  # fmt: skip
+
+
+def test_a_run_without_its_model_is_registered(monkeypatch):
+    monkeypatch.setattr(local, "WEIGHTS_PACKAGE", "no_such_package")
+    with pytest.raises(lb.MissingExtraError):
+        complete(engine=lb.LocalGPT())
+    assert lb.runs()["status"].tolist() == ["aborted"]
 
 
 def test_retries_and_replays_are_runs_of_their_own(tmp_path):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.caches.base import Cache
     from lbgpt_pandas.engine.clock import Clock
 
-KEYS_A_LOOKUP = 10_000
+KEYS_A_LOOKUP = 3_000
 """Keys that are looked up and verified before the event loop gets its turn."""
 
 WRITES_AT_ONCE = 16

@@ -18,6 +18,7 @@ RECOVERY_A_MINUTE = 0.05
 """A limit that was lowered, or a rate that was slowed down, grows by this share a minute."""
 
 SLOWED_TO = 0.8
+SLOWED_AT_MOST = 0.1
 REFUSED_RATE = 0.9
 GROWTH_A_SECOND = 0.05
 """Growth of a rate that was found by refusals alone, where no limit is known."""
@@ -32,6 +33,9 @@ PATIENCE_S = 10.0
 
 CLEARLY_LESS = 0.9
 MORE_THAN_ALLOWED = 1.2
+LONGEST_RECOVERY = 500.0
+"""Minutes after which what grows by 5 % each has become too large to matter."""
+
 LONGEST_RESET_S = 2.0 * MINUTE_S
 SOONEST_RESET = 0.5
 """Part of the time that a minute's limit needs to be free again, for rounded resets."""
@@ -71,6 +75,7 @@ class Learner:
         self._first_sent: float | None = None
         self._judged_at = float("-inf")
         self._checked_at = float("-inf")
+        self._slowed_at = float("-inf")
         self._pacer: Pacer | None = None
         self._rate, self._rate_since, self._growth = 0.0, 0.0, 0.0
         self.source = "local"
@@ -111,7 +116,8 @@ class Learner:
             return
         self._checked_at = now
         for resource, (limit, since) in list(self._lowered.items()):
-            grown = limit * (1.0 + RECOVERY_A_MINUTE) ** ((now - since) / MINUTE_S)
+            minutes = min((now - since) / MINUTE_S, LONGEST_RECOVERY)
+            grown = limit * (1.0 + RECOVERY_A_MINUTE) ** minutes
             ceiling = self._told.get(resource, limit)
             if grown >= ceiling:
                 del self._lowered[resource]
@@ -135,11 +141,17 @@ class Learner:
         self._stated, self._refusing = {}, {}
         return notices
 
-    def slow_down(self, *, now: float) -> None:
-        """Cap the rate at four fifths of what it was."""
+    def slow_down(self, reservation: Reservation, *, now: float) -> None:
+        """Cap the rate at four fifths of what was sent; calls refused together count once."""
+        if reservation.at <= self._slowed_at:
+            return
+        self._slowed_at = now
         since = max(now - MINUTE_S, self._first_sent if self._first_sent is not None else now)
-        rate = self._admitted_since(since) / max(1.0, now - since)
-        self._hold(SLOWED_TO * rate, growth=RECOVERY_A_MINUTE / MINUTE_S, now=now)
+        meter = self._meters.get("requests")
+        charges = self._recent if meter is None else meter.charges_since(since - 1.0)
+        rate = sum(charge.at > since - ROUNDING for charge in charges) / max(1.0, now - since)
+        least = 1.0 / MINUTE_S if meter is None else SLOWED_AT_MOST * meter.limit / MINUTE_S
+        self._hold(max(SLOWED_TO * rate, least), growth=RECOVERY_A_MINUTE / MINUTE_S, now=now)
 
     def refused(
         self, reservation: Reservation, wait_s: float | None, *, rare: bool = False, now: float

@@ -7,6 +7,7 @@ a provider enforces its limits over a shorter span, that span is a second window
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -16,6 +17,7 @@ from weakref import WeakValueDictionary
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.limits.learning import Learner
+from lbgpt_pandas.engine.limits.watchers import Watchers
 from lbgpt_pandas.engine.limits.windows import MINUTE_S, Meter
 
 if TYPE_CHECKING:
@@ -144,6 +146,8 @@ class Quota:
     ----------
     blocked_until : float
         Monotonic second before which nothing is sent, because the provider asked for it.
+    watchers : Watchers
+        Who may be waiting for it.
     reserved, committed, released : dict of resource to float
         Sums since the start; the first is always the sum of the others and of what is open.
     """
@@ -167,6 +171,7 @@ class Quota:
     def after_fork(self) -> None:
         """Make a new lock: in a forked child nobody releases the old one."""
         self._lock = threading.Lock()
+        self.watchers = Watchers()
 
     @property
     def source(self) -> str:
@@ -318,10 +323,10 @@ class Quota:
             if learns:
                 self._learner.refused(reservation, wait_s if asked else None, rare=rare, now=now)
 
-    def slow_down(self, *, now: float) -> None:
-        """Send at four fifths of the last minute's rate, and 5 % more each minute."""
+    def slow_down(self, reservation: Reservation, *, now: float) -> None:
+        """Send at four fifths of the rate of this refusal, and 5 % more each minute."""
         with self._lock:
-            self._learner.slow_down(now=now)
+            self._learner.slow_down(reservation, now=now)
 
     def left(self, resource: Resource, now: float) -> float | None:
         """What may be sent at once; None without a limit."""
@@ -355,6 +360,15 @@ class Quota:
 
 _groups: WeakValueDictionary[str, Quota] = WeakValueDictionary()
 _groups_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _groups_lock  # noqa: PLW0603  # in a forked child nobody releases the parent's
+    _groups_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def shared_quota(group: str | None, limits: Limits) -> Quota:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 
@@ -43,12 +44,17 @@ class Charge:
         Requests or tokens.
     refused : bool
         The provider turned it down; it may have been counted all the same.
+    number : int
+        Order in which charges were made.
     """
 
-    __slots__ = ("amount", "at", "refused")
+    __slots__ = ("amount", "at", "number", "refused")
+
+    _numbers = itertools.count()
 
     def __init__(self, at: float, amount: float) -> None:
         self.at, self.amount, self.refused = at, amount, False
+        self.number = next(self._numbers)
 
 
 class Window:
@@ -102,7 +108,8 @@ class Window:
     def change(self, charge: Charge, amount: float, now: float) -> None:
         """Count `charge` as `amount` from now on; the caller sets its amount afterwards."""
         self.used(now)
-        if charge.at + self.span_s > now:
+        # By its number, not its time: one that was stamped later keeps those behind it here.
+        if self._charges and charge.number >= self._charges[0].number:
             self._used += amount - charge.amount
 
     def admitted_since(self, time: float) -> float:

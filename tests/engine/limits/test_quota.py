@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from itertools import pairwise
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.limits.headers import LimitReading
 from lbgpt_pandas.engine.limits.quota import Limits, Quota, Reservation, shared_quota
+from lbgpt_pandas.engine.limits.windows import Charge, Window
 
 ONE: dict[Any, float] = {"requests": 1.0}
 
@@ -425,11 +427,51 @@ def test_slow_down_is_four_fifths_of_the_last_minute_and_a_little_more_each_minu
     quota = Quota(Limits())
     now = 1000.0
     for _ in range(600):
-        reserved(quota, now)
+        last = reserved(quota, now)
         now += 0.1
-    quota.slow_down(now=now)
+    quota.slow_down(last, now=now)
     times = admitted_at(quota, 480, now=now)
     assert 55.0 <= times[-1] - times[0] <= 61.0
+
+
+def test_calls_that_are_told_to_slow_down_together_count_once() -> None:
+    quota = Quota(Limits(rpm=600))
+    calls = [reserved(quota, 1000.0) for _ in range(9)]
+    for call in calls:
+        call.refuse(now=1000.5)
+        quota.slow_down(call, now=1000.5)
+    times = admitted_at(quota, 60, now=1000.5)
+    assert times[-1] - times[0] <= 15.0
+
+
+def test_the_first_call_told_to_slow_down_does_not_stop_the_rest() -> None:
+    quota = Quota(Limits(rpm=600))
+    call = reserved(quota, 1000.0)
+    call.refuse(now=1000.0)
+    quota.slow_down(call, now=1000.0)
+    times = admitted_at(quota, 30, now=1000.0)
+    assert times[-1] - times[0] <= 40.0
+
+
+def test_a_lowered_limit_can_wait_for_weeks() -> None:
+    quota = Quota(Limits())
+    call = reserved(quota, 1000.0)
+    call.refuse(now=1000.0)
+    quota.refused(call, 30.0, asked=True, learns=True, now=1000.0)
+    assert quota.ready_at({"requests": 1.0}, 1000.0 + 30 * 86_400) < math.inf
+
+
+def test_a_charge_that_was_stamped_later_keeps_its_count() -> None:
+    window = Window(100.0, 60.0)
+    late, early = Charge(0.0, 50.0), Charge(1.0, 40.0)
+    window.add(late)
+    window.add(early)
+    late.at = 30.0
+    gone = 1.0 + window.span_s + 0.5
+    window.change(early, 90.0, gone)
+    early.amount = 90.0
+    assert window.used(gone) == 140.0
+    assert window.used(30.0 + window.span_s) == 0.0
 
 
 def test_a_storm_of_refusals_lowers_the_limit_once() -> None:
