@@ -12,6 +12,7 @@ import pytest
 
 from lbgpt_pandas.engine import errors
 from lbgpt_pandas.engine.attempts import CROWDED_S
+from lbgpt_pandas.engine.balanced import MultiLoadBalancedGPT
 from lbgpt_pandas.engine.batch import Batch
 from lbgpt_pandas.engine.types import Request
 from lbgpt_pandas.testing import FakeClock, ScriptedGPT
@@ -284,3 +285,56 @@ async def test_users_are_told_once_that_a_provider_allows_less(clock):
     told = [str(each.message) for each in caught if each.category is lb.LimitsWarning]
     assert len(told) == 1
     assert told[0].startswith("half: the provider refused requests")
+
+
+@pytest.mark.parametrize("refused", [{0}, {8}, {0, 1}])
+async def test_an_early_refusal_with_a_long_wait_is_no_limit(clock, refused):
+    calls = count()
+
+    def reply(_request: Request) -> str:
+        if next(calls) in refused:
+            raise errors.RateLimited("wait", status=429, retry_after=30.0)
+        return "ok"
+
+    engine = Careful(reply, latency_s=LATENCY_S, clock=clock, auto_cache=False)
+    outcomes = await Batch(engine, rows(600), clock=clock).arun()
+    assert all(outcome.completion for outcome in outcomes)
+    assert clock.monotonic() - 1_000 < 130
+
+
+async def test_a_refusal_about_tokens_lowers_no_limit_of_requests(clock):
+    refused = []
+
+    def reply(_request: Request) -> str:
+        if len(refused) < 6 and len(engine.requests) > 20:
+            refused.append(True)
+            raise errors.RateLimited("Limit reached for tokens per min (TPM)", status=429)
+        return "ok"
+
+    engine = ScriptedGPT(
+        reply, latency_s=0.05, clock=clock, auto_cache=False, limit_rpm=600, limit_burst_s=1
+    )
+    await Batch(engine, rows(100), clock=clock).arun()
+    assert engine.deployment.quota.limit("requests") == 600
+
+
+async def test_a_retry_goes_to_another_deployment_if_there_is_one(clock):
+    def fail(_request: Request) -> str:
+        raise errors.ServerError("boom", status=500)
+
+    called: list[str] = []
+
+    def named(name: str, reply: Any) -> ScriptedGPT:
+        def answer(request: Request) -> Any:
+            called.append(name)
+            return reply(request)
+
+        return ScriptedGPT(answer, name=name, clock=clock, auto_cache=False, weight=weights[name])
+
+    # By chance alone a retry would go back to the heavy one a hundred times out of a hundred.
+    weights = {"bad": 1_000.0, "good": 0.001}
+    gpts = [named("bad", fail), named("good", lambda request: "ok")]
+    engine = MultiLoadBalancedGPT(gpts, clock=clock, auto_cache=False)
+    [outcome] = await Batch(engine, rows(1), clock=clock).arun()
+    assert outcome.deployment == "good"
+    assert called == ["bad", "good"]

@@ -42,6 +42,8 @@ SOONEST_RESET = 0.5
 
 KNOWN_WINDOWS_S = (60.0, 30.0, 20.0, 15.0, 10.0, 5.0)
 TELLING_WAIT = 0.2
+BEGIN_TOLERANCE_S = 1.0
+LEAST_ADMITTED = 5
 MEASURED_S = 5.0
 RECENT = 4_096
 
@@ -76,6 +78,7 @@ class Learner:
         self._judged_at = float("-inf")
         self._checked_at = float("-inf")
         self._slowed_at = float("-inf")
+        self._long_wait_until = float("inf")
         self._pacer: Pacer | None = None
         self._rate, self._rate_since, self._growth = 0.0, 0.0, 0.0
         self.source = "local"
@@ -172,7 +175,7 @@ class Learner:
         meter = self._meters.get("requests")
         if meter is None:
             if wait_s is not None and wait_s >= TELLING_WAIT * MINUTE_S:
-                self._take_for_minute(now)
+                self._suspect_minute(wait_s, now)
             else:
                 self._hold_to_admitted(now)
             return
@@ -326,6 +329,22 @@ class Learner:
             return False
         meter.set_burst(span_s, now=now)
         return True
+
+    def _suspect_minute(self, wait_s: float, now: float) -> None:
+        """Learn from a long wait where nothing is known, if it points to a limit of a minute.
+
+        It does if it ends a minute after one of our requests, or if it is not the first one; and
+        never if hardly anything was admitted.
+        """
+        begin, again = now + wait_s - MINUTE_S, self._long_wait_until <= now
+        self._long_wait_until = min(self._long_wait_until, now + wait_s)
+        is_minute = any(
+            abs(charge.at - begin) <= BEGIN_TOLERANCE_S and not charge.refused
+            for charge in self._recent
+        )
+        enough = self._admitted_since(now - MINUTE_S) >= LEAST_ADMITTED
+        if enough and wait_s <= MINUTE_S + BEGIN_TOLERANCE_S and (is_minute or again):
+            self._take_for_minute(now)
 
     def _take_for_minute(self, now: float) -> None:
         """Where nothing is known and the wait is long: the last minute's requests were too many."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from lbgpt_pandas.engine.errors import ConfigurationError, MissingExtraError
 from lbgpt_pandas.engine.lifetime import renew_after_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lbgpt_pandas.engine.semantic.base import Vectors
 
@@ -63,7 +64,12 @@ class MiniLm:
 
     def after_fork(self) -> None:
         """Load the model anew: its threads do not exist in the child."""
+        # Kept, because it would wait for its threads where it is collected.
+        self._of_parent = getattr(self, "_session", None)
         self._lock = threading.Lock()
+        # Own threads, so that many who wait do not hold those that caches are read with.
+        self._queue = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lbgpt-embed")
+        self._runners = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="lbgpt-minilm")
         self._tokenizer: Any = None
         self._session: Any = None
 
@@ -83,7 +89,8 @@ class MiniLm:
             Rows of length 1, and of zeros for texts that are too long.
         """
         del engine
-        return await asyncio.to_thread(self.embed_now, texts)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._queue, self.embed_now, list(texts))
 
     def embed_now(self, texts: Sequence[str]) -> Vectors:
         """Embed texts in this thread; see `embed`."""
@@ -93,17 +100,16 @@ class MiniLm:
         with self._lock:
             if self._session is None:
                 self._load()
-            encoded = self._tokenizer.encode_batch(list(texts))
-            lengths = [len(each.ids) for each in encoded]
-            # Of equal lengths, because padding changes the sums of an eight-bit model.
-            order = sorted(range(len(texts)), key=lengths.__getitem__)
-            for start in range(0, len(order), TEXTS_A_BATCH):
-                some = order[start : start + TEXTS_A_BATCH]
-                while some:
-                    alike = [at for at in some if lengths[at] == lengths[some[0]]]
-                    some = some[len(alike) :]
-                    if lengths[alike[0]] <= MOST_TOKENS:
-                        vectors[alike] = self._run([encoded[at].ids for at in alike])
+            # One by one: in batches it starts threads of its own, which a fork would lose.
+            tokens = [self._tokenizer.encode(text).ids for text in texts]
+            batches = list(_alike(tokens))
+            found = map if len(batches) == 1 else self._runners.map
+            for batch, rows in zip(
+                batches,
+                found(self._run, ([tokens[at] for at in one] for one in batches)),
+                strict=True,
+            ):
+                vectors[batch] = rows
         return vectors
 
     def _run(self, ids: list[list[int]]) -> Any:
@@ -135,10 +141,9 @@ class MiniLm:
         except ImportError as error:
             raise MissingExtraError(_INSTALL) from error
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = THREADS
+        # It starts no threads then: they would be lost in a fork, and waited for in the child.
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        # Threads that wait for work would otherwise keep the processor busy.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self._tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_truncation()
@@ -148,10 +153,19 @@ class MiniLm:
         )
 
 
+def _alike(tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Divide texts into batches of equal length: padding changes the sums of an eight-bit model."""
+    places: dict[int, list[int]] = {}
+    for place, ids in enumerate(tokens):
+        if len(ids) <= MOST_TOKENS:
+            places.setdefault(len(ids), []).append(place)
+    for some in places.values():
+        for start in range(0, len(some), TEXTS_A_BATCH):
+            yield some[start : start + TEXTS_A_BATCH]
+
+
 def _file(package: str, name: str) -> Path:
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise MissingExtraError(_INSTALL)
-    return (
-        Path(spec.origin).with_name(name.split("/", maxsplit=1)[0]).joinpath(*name.split("/")[1:])
-    )
+    return Path(spec.origin).parent / name
