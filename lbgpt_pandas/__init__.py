@@ -14,6 +14,9 @@ from lbgpt_pandas.answers import cache
 from lbgpt_pandas.archives import load_run, replay
 from lbgpt_pandas.engine.balanced import LoadBalancedGPT, MultiLoadBalancedGPT
 from lbgpt_pandas.engine.budget import Budget
+from lbgpt_pandas.engine.caches.disk import DiskCache
+from lbgpt_pandas.engine.caches.redis import RedisCache
+from lbgpt_pandas.engine.caches.s3 import S3Cache
 from lbgpt_pandas.engine.errors import (
     AuthError,
     BadRequest,
@@ -49,6 +52,8 @@ from lbgpt_pandas.engine.errors import (
 from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT, LocalGPT
 from lbgpt_pandas.engine.litellm_router import LiteLlmRouter
 from lbgpt_pandas.engine.pricing import Price, price_of, set_price
+from lbgpt_pandas.engine.semantic.faiss import FaissSemanticCache
+from lbgpt_pandas.engine.semantic.qdrant import QdrantSemanticCache
 from lbgpt_pandas.engine.views import register_views
 from lbgpt_pandas.frames import col
 from lbgpt_pandas.notebook.progress import choose_view
@@ -73,6 +78,8 @@ __all__ = [
     "ConnectionFailed",
     "ContentFiltered",
     "ContextTooLong",
+    "DiskCache",
+    "FaissSemanticCache",
     "IncompleteStream",
     "InvalidInput",
     "LbgptError",
@@ -86,8 +93,10 @@ __all__ = [
     "MultiLoadBalancedGPT",
     "NotFound",
     "Price",
+    "QdrantSemanticCache",
     "QuotaExhausted",
     "RateLimited",
+    "RedisCache",
     "RequestError",
     "RequestExceedsQuota",
     "RetryBudgetExhausted",
@@ -95,6 +104,7 @@ __all__ = [
     "RowErrorsWarning",
     "RunAborted",
     "RunReport",
+    "S3Cache",
     "SchemaMismatch",
     "ServerError",
     "Settings",

@@ -55,12 +55,10 @@ class RunReport:
     ----------
     summary : RunSummary
         The figures.
-    id : str
-        Name of the run in `lb.runs`; names sort by time.
     """
 
     def __init__(self, run: Reported) -> None:
-        self._run, self.id = run, run.id
+        self._run, self._id = run, run.id
         self._outcomes = list(run.batch.outcomes)
         rows_of = run.batch.rows_of
         counts, example = count_errors(self._outcomes, rows_of)
@@ -96,6 +94,11 @@ class RunReport:
 
     def _repr_html_(self) -> str:
         return self.summary.to_html()
+
+    @property
+    def id(self) -> str:
+        """Name of the run in `lb.runs`; names sort by time."""
+        return self._id
 
     @property
     def cost_usd(self) -> float | None:

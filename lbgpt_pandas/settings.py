@@ -20,6 +20,7 @@ from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import SUPPORTED_MODES
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.report import inert_html
+from lbgpt_pandas.engine.semantic.faiss import FaissSemanticCache
 from lbgpt_pandas.engine.semantic.tier import SemanticTier, as_semantic_tier
 
 if TYPE_CHECKING:
@@ -291,8 +292,6 @@ def _tier(cache: object) -> StandardTier | None:
 
 def default_semantic() -> SemanticTier:
     """Return the semantic cache in the default directory, embedded by the local model."""
-    from lbgpt_pandas.engine.semantic.faiss import FaissSemanticCache  # noqa: PLC0415  # for now
-
     path = default_directory() / "semantic"
     return kept(_semantic_tiers, path, lambda: SemanticTier(FaissSemanticCache("local", path)))
 

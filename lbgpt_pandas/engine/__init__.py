@@ -12,8 +12,12 @@ from lbgpt_pandas.engine.balanced import LoadBalancedGPT, MultiLoadBalancedGPT
 from lbgpt_pandas.engine.base import _BaseGPT
 from lbgpt_pandas.engine.budget import Budget
 from lbgpt_pandas.engine.caches.disk import DiskCache
+from lbgpt_pandas.engine.caches.redis import RedisCache
+from lbgpt_pandas.engine.caches.s3 import S3Cache
 from lbgpt_pandas.engine.gpt import AzureGPT, ChatGPT, LocalGPT
 from lbgpt_pandas.engine.litellm_router import LiteLlmRouter
+from lbgpt_pandas.engine.semantic.faiss import FaissSemanticCache
+from lbgpt_pandas.engine.semantic.qdrant import QdrantSemanticCache
 from lbgpt_pandas.engine.types import (
     Completion,
     Headroom,
@@ -34,13 +38,17 @@ __all__ = [
     "DiskCache",
     "EmbeddingAddition",
     "EmbeddingResponseAddition",
+    "FaissSemanticCache",
     "Headroom",
     "LiteLlmRouter",
     "LoadBalancedGPT",
     "LocalGPT",
     "MultiLoadBalancedGPT",
     "Outcome",
+    "QdrantSemanticCache",
+    "RedisCache",
     "Request",
+    "S3Cache",
     "Source",
     "TokenCount",
     "Usage",

@@ -163,6 +163,8 @@ class Batch:
             if misses and not self._run.stopped:
                 async with self.engine:
                     await self._ask(self._leaders(misses))
+                await self.caching.flush()
+                await self._take_first_answers(misses)
         finally:
             self._elapsed_s = self._clock.monotonic() - self._started_at
             self._finished = True
@@ -224,6 +226,17 @@ class Batch:
         if misses and self.caching.recording is not None:
             raise self.caching.recording.miss(misses)
         return misses
+
+    async def _take_first_answers(self, numbers: list[int]) -> None:
+        """Take the stored answer where another process was first: both return the same."""
+        for start in range(0, len(numbers), LOOKUP_SIZE):
+            some = {
+                number: outcome
+                for number in numbers[start : start + LOOKUP_SIZE]
+                if (outcome := self.outcomes[number]) is not None and outcome.completion
+            }
+            for number, outcome in (await self._lookups.first_answers(some)).items():
+                self.outcomes[number] = outcome
 
     def _leaders(self, misses: list[int]) -> list[int]:
         """Keep one of equal requests; the others follow it."""

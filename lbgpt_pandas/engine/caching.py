@@ -159,6 +159,11 @@ class Caching:
         if self.semantic is not None and question is not None and "semantic" in into:
             await self.semantic.save(question, engine=engine, **about)  # type: ignore[arg-type]  # same
 
+    async def flush(self) -> None:
+        """Write what a failing store has left behind, if it can be written again."""
+        if self.tier is not None and self.writes:
+            await self.tier.flush()
+
     def reset(self) -> None:
         """Try tiers again that failed in an earlier run."""
         for tier in (self.tier, self.semantic):
@@ -197,3 +202,9 @@ def check_order(order: object) -> LookupOrder:
             "'semantic')"
         )
     return tuple(given)
+
+
+def copied_tiers(*, to_standard: bool, to_semantic: bool) -> frozenset[str]:
+    """Names of the tiers that get what the other one had."""
+    wanted = {"standard": to_standard, "semantic": to_semantic}
+    return frozenset(name for name, is_wanted in wanted.items() if is_wanted)

@@ -188,6 +188,7 @@ class Embeddings(Pipeline):
         except BaseExceptionGroup as group:
             # Only a defect gets here: a request's failure is noted in the job.
             raise group.exceptions[0] from None
+        await job.caching.flush()
         if job.error is not None:
             raise job.error
 

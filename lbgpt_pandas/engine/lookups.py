@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbgpt_pandas.engine.completions import read_completion
@@ -115,6 +116,28 @@ class Lookups:
             else:
                 settled[number] = outcome
         return unanswered
+
+    async def first_answers(self, outcomes: dict[int, Outcome]) -> dict[int, Outcome]:
+        """Return those outcomes anew whose answer is not the one that is stored.
+
+        What another process stored first stays, so that all runs give the same answer.
+        """
+        tier = self._caching.tier
+        is_shared = tier is not None and getattr(tier.cache, "is_shared", False)
+        if tier is None or not is_shared or not self._caching.writes or self._caching.replaces:
+            return {}
+        keys = dict.fromkeys(self.keys[number] for number in outcomes)
+        stored = await tier.find(list(keys), repair=False, counts=False)
+        changed = {}
+        for number, outcome in outcomes.items():
+            payload = stored.get(self.keys[number])
+            if payload is None or outcome.completion is None:
+                continue
+            first = self._outcome(self._requests[number], self.keys[number], payload)
+            kept = outcome.completion if first is None else first.completion
+            if kept is not None and kept.text != outcome.completion.text:
+                changed[number] = replace(outcome, completion=kept)
+        return changed
 
     def question(self, number: int) -> Question | None:
         """What a near answer to this request is looked for by; None if it may have none."""

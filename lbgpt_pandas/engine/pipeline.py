@@ -22,7 +22,7 @@ from lbgpt_pandas.engine.arguments import (
 from lbgpt_pandas.engine.attempts import Attempts
 from lbgpt_pandas.engine.caches.base import MemoryCache, adapt
 from lbgpt_pandas.engine.caches.standard import StandardTier
-from lbgpt_pandas.engine.caching import LOOKUP_ORDER, Caching, Keeping, check_order
+from lbgpt_pandas.engine.caching import LOOKUP_ORDER, Caching, Keeping, check_order, copied_tiers
 from lbgpt_pandas.engine.calls import Trail
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
 from lbgpt_pandas.engine.connections import Connections
@@ -177,13 +177,9 @@ class Pipeline(Connections):
             self.tier = StandardTier(MemoryCache() if cache is None else adapt(cache), clock=clock)
         self.semantic = as_semantic_tier(semantic_cache, clock=clock)
         self._order = check_order(cache_lookup_order)
-        self._copies = frozenset(
-            name
-            for name, is_wanted in {
-                "standard": propagate_semantic_cache_to_standard_cache,
-                "semantic": propagate_standard_cache_to_semantic_cache,
-            }.items()
-            if is_wanted
+        self._copies = copied_tiers(
+            to_standard=propagate_semantic_cache_to_standard_cache,
+            to_semantic=propagate_standard_cache_to_semantic_cache,
         )
         self.proven: set[str | None] = set()
         self._usage = UsageLog(clock=clock, size=max_usage_cache_size)

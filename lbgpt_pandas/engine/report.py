@@ -110,11 +110,11 @@ class RunSummary:
         na = f"{shot.skipped:,} skipped (NA)"
         tokens = f"{shot.prompt_tokens:,} prompt, {shot.completion_tokens:,} completion"
         calls = f"{self.requests:,} different, {self.calls:,} sent, {shot.retries:,} retries"
-        near = f" and {shot.semantic:,} near" if shot.semantic else ""
-        cached = f"{shot.cached - shot.semantic:,}{near}"
+        near = f", {shot.semantic:,} from near ones" if shot.semantic else ""
+        cached = f"{shot.cached - shot.semantic:,} from cache{near}"
         rows = [
             ("rows", f"{shot.rows:,}: {shot.done:,} done, {shot.failed:,} failed, {na}"),
-            ("answers", f"{asked:,} asked, {cached} from cache, {shot.shared:,} shared"),
+            ("answers", f"{asked:,} asked, {cached}, {shot.shared:,} shared"),
             ("requests", calls),
             ("tokens billed", tokens),
             ("cost", f"{money(shot.cost_usd)} billed, {money(self.saved_usd)} saved"),

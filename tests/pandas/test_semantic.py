@@ -40,7 +40,7 @@ def test_rows_are_answered_by_likeness_and_the_report_says_so(engine, cache):
     rows = lb.last_run().rows
     assert rows["source"].tolist() == ["semantic_cache"] * 2
     assert (rows["similarity"] > 0.99).all()
-    assert "0 from cache and 2 near" in str(lb.last_run())
+    assert "0 from cache, 2 from near ones" in str(lb.last_run())
 
 
 def test_only_the_values_of_the_row_are_compared(engine, cache):
@@ -69,7 +69,7 @@ def test_a_system_message_for_each_row_is_compared_exactly(engine, cache):
 
 
 def test_the_keyword_switches_it_off_and_sets_the_threshold(engine, cache):
-    near = pd.DataFrame({"question": ["how do i reset my passwords", "where are my parcels"]})
+    near = pd.DataFrame({"question": ["how do i reset my password, please", "where is my parcel, please"]})
     with lb.using(semantic_cache=cache):
         FAQ.lbgpt.complete(PROMPT, engine=engine)
         AGAIN.lbgpt.complete(PROMPT, engine=engine, semantic=False)

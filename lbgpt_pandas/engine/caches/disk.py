@@ -83,6 +83,9 @@ class DiskCache:
     {'question': 'answer'}
     """
 
+    is_shared = True
+    """Other processes may write to it meanwhile."""
+
     def __init__(self, directory: str | os.PathLike[str], *, read_only: bool = False) -> None:
         # diskcache expands variables as well, and must not end up elsewhere.
         self.directory = Path(os.path.expandvars(directory)).expanduser().absolute()

@@ -76,6 +76,9 @@ class RedisCache:
     RedisCache('redis://localhost:6379/2')
     """
 
+    is_shared = True
+    """Other processes may write to it meanwhile."""
+
     def __init__(
         self,
         url: str,

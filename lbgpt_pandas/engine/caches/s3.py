@@ -78,6 +78,9 @@ class S3Cache:
     S3Cache('s3://my-bucket/lbgpt/')
     """
 
+    is_shared = True
+    """Other processes may write to it meanwhile."""
+
     def __init__(
         self,
         s3_client: object,

@@ -86,7 +86,7 @@ class StandardTier:
         self._writes.reset()
 
     async def find(
-        self, keys: Sequence[str], *, repair: bool = True
+        self, keys: Sequence[str], *, repair: bool = True, counts: bool = True
     ) -> dict[str, dict[str, object]]:
         """Return the verified answers of those `keys` that are stored.
 
@@ -96,6 +96,8 @@ class StandardTier:
             Any number, each once; looked up together.
         repair : bool, default True
             Whether corrupt entries are removed; they are misses in any case.
+        counts : bool, default True
+            Whether these are hits and misses.
 
         Returns
         -------
@@ -117,7 +119,8 @@ class StandardTier:
             missing = [key for key in keys if key not in found]
         if missing:
             await self._read(missing, found, repair=repair)
-        self._count(hits=len(found), misses=len(keys) - len(found))
+        if counts:
+            self._count(hits=len(found), misses=len(keys) - len(found))
         return found
 
     async def save(

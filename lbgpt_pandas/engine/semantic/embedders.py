@@ -50,8 +50,8 @@ def embedder_of(embedding_model: Any, *, name: str | None = None) -> Embedder:
         return _local() if embedding_model == LOCAL else EngineEmbedder(embedding_model, name=name)
     if isinstance(embedding_model, type) or embedding_model is None or embedding_model == "":
         raise ConfigurationError(f"embedding_model={embedding_model!r}: {ACCEPTED}")
-    if inspect.iscoroutinefunction(getattr(embedding_model, "embed", None)):
-        return embedding_model  # type: ignore[no-any-return]  # is an Embedder
+    if _is_embedder(embedding_model):
+        return embedding_model  # type: ignore[no-any-return]  # as the line above says
     for method in ("aembed_documents", "embed_documents"):
         function = getattr(embedding_model, method, None)
         if callable(function):
@@ -110,6 +110,8 @@ class GivenEmbedder:
             found = await self._function(list(texts))
         else:
             found = await asyncio.to_thread(self._function, list(texts))
+        if inspect.isawaitable(found):  # of an object whose call is asynchronous
+            found = await found
         return checked(found, len(texts), self.name)
 
 
@@ -124,7 +126,7 @@ def checked(found: Any, count: int, name: str) -> Vectors:
     import numpy as np  # noqa: PLC0415  # loaded with the first vector
 
     try:
-        vectors = np.array(found, dtype=np.float32)
+        vectors = np.array(found, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
             f"the embedder {name} gave no rows of numbers of one length: {error}"
@@ -136,15 +138,23 @@ def checked(found: Any, count: int, name: str) -> Vectors:
         )
     if not np.isfinite(vectors).all():
         raise ConfigurationError(f"the embedder {name} gave a number that is not finite")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     # A vector of zeros is near to nothing, and stays one.
-    vectors /= np.where(lengths > 0, lengths, 1.0)
-    return vectors
+    # The largest number first becomes 1, so that no square overflows.
+    for norm in (np.inf, 2):
+        lengths = np.linalg.norm(vectors, ord=norm, axis=1, keepdims=True)
+        vectors /= np.where(lengths > 0, lengths, 1.0)
+    return vectors.astype(np.float32)
 
 
 @lru_cache(maxsize=1)
 def _local() -> MiniLm:
     return MiniLm()
+
+
+def _is_embedder(given: Any) -> bool:
+    return inspect.iscoroutinefunction(getattr(given, "embed", None)) and isinstance(
+        getattr(given, "name", None), str
+    )
 
 
 def _name_of_object(given: object) -> str:
@@ -159,8 +169,13 @@ def _name_of_object(given: object) -> str:
 
 
 def _name_of_function(function: Any) -> str:
-    name = getattr(function, "__qualname__", "")
-    if not name or "<" in name or function.__module__ == "__main__":
+    if not inspect.isroutine(function):
+        return _name_of_object(function)
+    owner = getattr(function, "__self__", None)
+    if owner is not None and not inspect.ismodule(owner):
+        return _name_of_object(owner)  # all models of a library have the method of one name
+    name = function.__qualname__
+    if "<" in name or function.__module__ in {None, "__main__"}:
         raise ConfigurationError(
             "a function without a lasting name (a lambda, a local one, one of a notebook) needs "
             "embedder_name=, so that its vectors are never compared with those of another model"

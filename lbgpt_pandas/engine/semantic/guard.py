@@ -51,7 +51,7 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _SENTENCE_END = re.compile(r"[.!?:\n]")
 _INDENT = re.compile(r"^[ \t]*(?=\S)", re.MULTILINE)
 _LETTERS = re.compile(r"[^\W\d_]+")
-_QUESTION = r"(?=\s+(?:what|why|how|who|whom|whose|when|where|which|if|whether)\b)"
+_QUESTION = r"(?=[\s,:]+(?:what|why|how|who|whom|whose|when|where|which|if|whether)\b)"
 _OPENER = re.compile(
     rf"""\s*(?:
         (?: hi | hello | hey | good\ morning ) (?= [\s,.!]*[,.!] )
@@ -173,19 +173,19 @@ def _take(facts: _Facts, match: re.Match[str], *, begins: bool) -> None:
             facts.words.append(token)
 
 
-def _take_word(facts: _Facts, token: str, *, begins: bool) -> None:
-    rest = token[1:]
-    if token.isupper() and (rest or token != "I") and not (begins and token == "A"):
-        facts.capitals.add(token)
-    elif _is_code(token, rest):
-        facts.words.append(token)
+def _take_word(facts: _Facts, written: str, *, begins: bool) -> None:
+    rest = written[1:]
+    if written.isupper() and written != "I" and not (begins and written == "A"):
+        facts.capitals.add(written)
+    elif _is_code(written, rest):
+        facts.words.append(written)
         return
-    word = token.lower()
-    is_name = token[0].isupper() and word != "i" and not word.startswith("i'")
+    word = written.lower()
+    is_name = written[0].isupper() and word != "i" and not word.startswith("i'")
     if is_name:
         (facts.openings if begins else facts.names).add(word)
     for at, part in enumerate(_expanded(word)):
-        if token in facts.capitals or not _is_dropped(facts, part, begins=begins and not at):
+        if written in facts.capitals or not _is_dropped(facts, part, begins=begins and not at):
             facts.words.append(part if is_name and not begins else _evened(part))
 
 

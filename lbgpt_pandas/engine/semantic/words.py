@@ -4,104 +4,31 @@ from __future__ import annotations
 
 import re
 
-DROPPED = frozenset(["a", "an", "the", "is", "are", "do", "does", "of", "please", "kindly"])
+DROPPED = frozenset(["a", "an", "the", "is", "are", "do", "does", "please", "kindly"])
 """Words that may come and go inside a sentence."""
 
 MOVED = frozenset(["is", "are", "do", "does"])
 """Of these, the ones that make a question where they begin a sentence."""
 
-LABELS = frozenset(
-    [
-        "appendix",
-        "article",
-        "blood",
-        "class",
-        "exhibit",
-        "factor",
-        "figure",
-        "grade",
-        "group",
-        "hepatitis",
-        "influenza",
-        "level",
-        "line",
-        "model",
-        "option",
-        "page",
-        "part",
-        "plan",
-        "point",
-        "section",
-        "series",
-        "size",
-        "step",
-        "table",
-        "team",
-        "type",
-        "variant",
-        "version",
-        "vitamin",
-        "zone",
-    ]
-)
+_LABELS = """
+appendix article blood class exhibit factor figure grade group hepatitis influenza level line
+model option page part plan point section series size step table team type variant version
+vitamin zone
+"""
+LABELS = frozenset(_LABELS.split())
 """Words after which an "a" is a letter, and no article."""
 
+_SMALL = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+sixteen seventeen eighteen nineteen twenty
+"""
 NUMBERS = {
-    **{
-        word: str(number)
-        for number, word in enumerate(
-            [
-                "zero",
-                "one",
-                "two",
-                "three",
-                "four",
-                "five",
-                "six",
-                "seven",
-                "eight",
-                "nine",
-                "ten",
-                "eleven",
-                "twelve",
-                "thirteen",
-                "fourteen",
-                "fifteen",
-                "sixteen",
-                "seventeen",
-                "eighteen",
-                "nineteen",
-                "twenty",
-            ]
-        )
-    },
-    **{
-        word: str(tens)
-        for tens, word in zip(
-            range(30, 100, 10),
-            ["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"],
-            strict=True,
-        )
-    },
-    **{
-        word: f"{number}{'st' if number == 1 else 'nd' if number == 2 else 'rd' if number == 3 else 'th'}"  # noqa: E501, PLR2004  # English
-        for number, word in enumerate(
-            [
-                "first",
-                "second",
-                "third",
-                "fourth",
-                "fifth",
-                "sixth",
-                "seventh",
-                "eighth",
-                "ninth",
-                "tenth",
-            ],
-            start=1,
-        )
-    },
-}
+    **{word: str(number) for number, word in enumerate(_SMALL.split())},
+    "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70",
+    "eighty": "80", "ninety": "90", "first": "1st", "second": "2nd", "third": "3rd",
+    "fourth": "4th", "fifth": "5th", "sixth": "6th", "seventh": "7th", "eighth": "8th",
+    "ninth": "9th", "tenth": "10th",
+}  # fmt: skip
 """Numbers in words, as they are written in digits."""
 
 CONTRACTIONS = {
@@ -136,8 +63,8 @@ SPELLINGS = (
 PHRASES = tuple(
     (re.compile(rf"\b(?:{phrase})\b", re.IGNORECASE), same)
     for phrase, same in (
-        (r"how (?:do|can|could) (?:i|one)|how does one", "how to"),
-        (r"where (?:do|can|could) (?:i|one)|where does one", "where to"),
+        (r"how (?:do|can) (?:i|one)|how does one", "how to"),
+        (r"where (?:do|can) (?:i|one)|where does one", "where to"),
         (r"(?:i'd|i would) like", "i want"),
         (r"i(?:'m| am) (?:not able|unable) to", "i can not"),
         (r"capital city of", "capital of"),
@@ -149,149 +76,20 @@ PHRASES = tuple(
 )
 """Turns of phrase that stand for each other."""
 
-QUESTION_WORDS = frozenset(
-    [
-        "what",
-        "which",
-        "who",
-        "whom",
-        "whose",
-        "when",
-        "where",
-        "why",
-        "how",
-        "is",
-        "are",
-        "am",
-        "was",
-        "were",
-        "do",
-        "does",
-        "did",
-        "can",
-        "could",
-        "will",
-        "would",
-        "shall",
-        "should",
-        "may",
-        "might",
-        "must",
-        "has",
-        "have",
-        "had",
-        "wer",
-        "was",
-        "wen",
-        "wem",
-        "wann",
-        "wo",
-        "warum",
-        "wieso",
-        "weshalb",
-        "wie",
-        "welche",
-        "welcher",
-        "welches",
-        "ist",
-        "sind",
-        "hat",
-        "kann",
-        "qui",
-        "que",
-        "quoi",
-        "quand",
-        "où",
-        "pourquoi",
-        "comment",
-        "combien",
-        "quel",
-        "quelle",
-        "quels",
-        "quelles",
-        "quién",
-        "qué",
-        "cuándo",
-        "dónde",
-        "cómo",
-        "cuánto",
-        "cuál",
-        "chi",
-        "che",
-        "quando",
-        "dove",
-        "come",
-        "quanto",
-        "quem",
-        "quando",
-        "onde",
-    ]
-)
+_QUESTION_WORDS = """
+what which who whom whose when where why how is are am was were do does did can could will would
+shall should may might must has have had wer wen wem wann wo warum wieso weshalb wie welche
+welcher welches ist sind hat kann qui que quoi quand où pourquoi comment combien quel quelle
+quels quelles quién qué cuándo dónde cómo cuánto cuál chi che quando dove come quanto quem onde
+"""
+QUESTION_WORDS = frozenset(_QUESTION_WORDS.split())
 """Words with which a question begins, whether it has a question mark or not."""
 
-AMBIGUOUS = frozenset(
-    [
-        "amazon",
-        "apple",
-        "august",
-        "bill",
-        "black",
-        "brown",
-        "catholic",
-        "china",
-        "chip",
-        "cook",
-        "dick",
-        "drew",
-        "ford",
-        "frank",
-        "general",
-        "gates",
-        "grace",
-        "green",
-        "hope",
-        "it",
-        "java",
-        "jack",
-        "japan",
-        "job",
-        "jobs",
-        "king",
-        "lent",
-        "low",
-        "march",
-        "mark",
-        "may",
-        "mercury",
-        "mobile",
-        "nice",
-        "orange",
-        "pat",
-        "polish",
-        "python",
-        "reading",
-        "rich",
-        "rose",
-        "ruby",
-        "rust",
-        "salt",
-        "santa",
-        "shell",
-        "slack",
-        "sol",
-        "sun",
-        "swift",
-        "target",
-        "turkey",
-        "us",
-        "visa",
-        "wales",
-        "who",
-        "will",
-        "white",
-        "windows",
-        "wood",
-        "young",
-    ]
-)
+_AMBIGUOUS = """
+amazon apple august bill black brown catholic china chip cook dick drew ford frank gates general
+grace green hope it jack japan java job jobs king lent low march mark may mercury mobile nice
+orange pat polish python reading rich rose ruby rust salt santa shell slack sol sun swift target
+turkey us visa wales white who will windows wood young
+"""
+AMBIGUOUS = frozenset(_AMBIGUOUS.split())
 """Names that are also common words: with and without a capital they are not the same."""

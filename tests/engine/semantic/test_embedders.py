@@ -2,124 +2,169 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import math
+import operator
+import threading
+from types import SimpleNamespace
 
 import pytest
 
 from lbgpt_pandas.engine.errors import ConfigurationError
-from lbgpt_pandas.engine.semantic.embedders import EngineEmbedder, embedder_of
+from lbgpt_pandas.engine.semantic.embedders import checked, embedder_of
 from lbgpt_pandas.engine.semantic.minilm import MiniLm
-from lbgpt_pandas.testing import ScriptedGPT
-
-np = pytest.importorskip("numpy")
 
 
-def lengths(texts):
-    return [[len(text), 1.0] for text in texts]
+def lengths_of(texts):
+    """Embed by what is lasting of a function: where it is defined."""
+    return [[3.0 * len(text), 4.0 * len(text)] for text in texts]
 
 
-async def alengths(texts):
-    return lengths(texts)
+async def lengths_soon(texts):
+    return lengths_of(texts)
 
 
-class LangChainLike:
-    model = "some-model"
+class Chain:
+    """LangChain's interface, as far as it is asked for."""
+
+    def __init__(self, model):
+        self.model_name = model
 
     def embed_documents(self, texts):
-        return lengths(texts)
-
-    def embed_query(self, text):
-        return lengths([text])[0]
+        return lengths_of(texts)
 
 
-class AsyncLangChainLike(LangChainLike):
+class AsyncChain:
+    model = "soon"
+
     async def aembed_documents(self, texts):
-        return lengths(texts)
+        return lengths_of(texts)
+
+
+class Called:
+    def __init__(self, **names):
+        vars(self).update(names)
+
+    def __call__(self, texts):
+        return lengths_of(texts)
+
+    def encode(self, texts):
+        return lengths_of(texts)
+
+
+class SoonCalled(Called):
+    async def __call__(self, texts):
+        return lengths_of(texts)
+
+
+class Engine:
+    """Answers like an SDK."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def cached_embedding(self, model, *, input):  # noqa: A002  # the provider's name for it
+        self.asked.append((model, input))
+        return SimpleNamespace(data=[SimpleNamespace(embedding=row) for row in lengths_of(input)])
+
+
+def embed(given, texts=("a", "bc"), *, engine=None, name=None):
+    return asyncio.run(embedder_of(given, name=name).embed(texts, engine=engine))
 
 
 @pytest.mark.parametrize(
-    "given",
-    [lengths, alengths, LangChainLike(), AsyncLangChainLike(), lambda t: np.array(lengths(t))],
+    ("given", "name"),
+    [
+        (lengths_of, f"{lengths_of.__module__}.lengths_of"),
+        (lengths_soon, f"{lengths_of.__module__}.lengths_soon"),
+        (Chain("ada"), "Chain:ada"),
+        (AsyncChain(), "AsyncChain:soon"),
+        (Called(model="m"), "Called:m"),
+        (SoonCalled(name="n"), "SoonCalled:n"),
+        (Called(model="m").encode, "Called:m"),
+    ],
 )
-async def test_whatever_embeds_is_taken(given):
-    embedder = embedder_of(given, name="mine")
-    vectors = await embedder.embed(["a", "bcd"], engine=None)
-    assert vectors.dtype == np.float32
-    assert np.allclose(vectors, [[0.70710678, 0.70710678], [0.9486833, 0.31622777]])
-    assert embedder.name == "mine"
+def test_whatever_embeds_gives_rows_of_length_one_under_a_lasting_name(given, name):
+    vectors = embed(given)
+    assert vectors.dtype.name == "float32"
+    assert [row.tolist() for row in vectors] == [pytest.approx([0.6, 0.8])] * 2
+    assert embedder_of(given).name == name
 
 
-async def test_what_was_given_is_not_changed():
-    rows = np.array([[3.0, 4.0]], dtype=np.float32)
-    embedder = embedder_of(lambda texts: rows, name="mine")
-    assert np.allclose(await embedder.embed(["a"], engine=None), [[0.6, 0.8]])
-    assert rows.tolist() == [[3.0, 4.0]]
+def test_a_plain_function_runs_in_another_thread():
+    threads = []
+
+    def function(texts):
+        threads.append(threading.current_thread())
+        return lengths_of(texts)
+
+    embed(function, name="f")
+    assert threads != [threading.current_thread()]
 
 
-async def test_an_engines_model_is_asked_through_the_engine_and_its_cache():
-    pytest.importorskip("openai")
-    engine = ScriptedGPT("ok")
-    embedder = embedder_of("text-embedding-3-small")
-    first = await embedder.embed(["one", "two"], engine=engine)
-    again = await embedder.embed(["one", "two"], engine=engine)
-    assert isinstance(embedder, EngineEmbedder)
-    assert np.array_equal(first, again)
-    assert np.allclose(np.linalg.norm(first, axis=1), 1.0)
-    assert embedder.name == "engine:text-embedding-3-small"
+def test_an_embedding_model_is_called_through_the_engine_that_asks():
+    engine = Engine()
+    vectors = embed("text-embedding-3-small", ("x", "y"), engine=engine)
+    assert engine.asked == [("text-embedding-3-small", ["x", "y"])]
+    assert vectors.shape == (2, 2)
+    assert embedder_of("text-embedding-3-small").name == "engine:text-embedding-3-small"
 
 
-def test_local_is_the_embedded_model_and_there_is_one():
+def test_local_is_one_model_for_all():
     assert isinstance(embedder_of("local"), MiniLm)
     assert embedder_of("local") is embedder_of("local")
 
 
-def test_an_embedder_is_taken_as_it_is():
-    embedder = MiniLm()
-    assert embedder_of(embedder) is embedder
+def test_an_embedder_stays_what_it_is():
+    given = embedder_of(lengths_of)
+    assert embedder_of(given) is given
 
 
-def test_names_last():
-    assert embedder_of(lengths).name.endswith("test_embedders.lengths")
-    assert embedder_of(LangChainLike()).name == "LangChainLike:some-model"
+@pytest.mark.parametrize("given", [None, "", 5, Chain, object()])
+def test_what_cannot_embed_is_refused(given):
+    with pytest.raises(ConfigurationError, match=r"embedding_model=.*give \"local\""):
+        embedder_of(given)
 
 
 @pytest.mark.parametrize(
     "given",
-    [
-        lambda texts: lengths(texts),
-        functools.partial(lengths),
-        type("Odd", (), {"embed_documents": lengths})(),
-    ],
+    [lambda texts: texts, functools.partial(operator.mul), Called(), Called().encode],
+    ids=["lambda", "partial", "object", "method"],
 )
 def test_what_has_no_lasting_name_asks_for_one(given):
     with pytest.raises(ConfigurationError, match="embedder_name="):
         embedder_of(given)
+    assert embedder_of(given, name="mine").name == "mine"
 
 
-@pytest.mark.parametrize("given", [None, "", 5, LangChainLike, object()])
-def test_what_embeds_nothing_is_refused(given):
-    with pytest.raises(ConfigurationError, match="embedding_model="):
-        embedder_of(given)
+def test_a_local_function_asks_for_a_name():
+    def local(texts):
+        return lengths_of(texts)
+
+    with pytest.raises(ConfigurationError, match="embedder_name="):
+        embedder_of(local)
 
 
 @pytest.mark.parametrize(
-    ("found", "words"),
+    ("found", "message"),
     [
-        ([[1.0, 2.0]], "2 texts"),
-        ([1.0, 2.0], "2 texts"),
-        ([[], []], "2 texts"),
-        ([[1.0], [1.0, 2.0]], "one length"),
-        ([["a"], ["b"]], "one length"),
-        ([[1.0], [float("nan")]], "not finite"),
-        (None, "2 texts"),
+        ([[1.0, 2.0]], r"shape \(1, 2\) for 2 texts"),
+        ([1.0, 2.0], r"shape \(2,\) for 2 texts"),
+        ([[], []], r"shape \(2, 0\) for 2 texts"),
+        ([[[1.0]], [[2.0]]], r"shape \(2, 1, 1\) for 2 texts"),
+        ([[1.0, 2.0], [1.0]], "no rows of numbers of one length"),
+        ([["a"], ["b"]], "no rows of numbers of one length"),
+        (None, r"no rows of numbers|shape \(\)"),
+        ([[1.0, math.nan], [1.0, 2.0]], "not finite"),
+        ([[1.0, math.inf], [1.0, 2.0]], "not finite"),
     ],
 )
-async def test_vectors_are_checked(found, words):
-    embedder = embedder_of(lambda texts: found, name="mine")
-    with pytest.raises(ConfigurationError, match=words):
-        await embedder.embed(["a", "b"], engine=None)
+def test_vectors_that_are_none_are_refused(found, message):
+    with pytest.raises(ConfigurationError, match=f"the embedder bad.*(?:{message})"):
+        embed(lambda texts: found, name="bad")
 
 
-async def test_a_vector_of_zeros_stays_one():
-    embedder = embedder_of(lambda texts: [[0.0, 0.0]], name="mine")
-    assert (await embedder.embed(["a"], engine=None)).tolist() == [[0.0, 0.0]]
+def test_zeros_are_near_to_nothing_and_large_numbers_do_no_harm():
+    vectors = checked([[0, 0], [3e300, 4e300]], 2, "any")
+    assert vectors.tolist() == [[0, 0], pytest.approx([0.6, 0.8])]
