@@ -183,13 +183,13 @@ async def test_facts_that_differ_are_no_hit(bench):
 
 
 async def test_a_threshold_of_the_call(bench):
-    await bench.run("how do i reset my passwords")
+    await bench.run("how do i change the colour of my password")
     loose, strict = bench.semantic, bench.semantic.with_threshold(0.9999)
     bench.semantic = strict
-    [outcome] = await bench.run("how do i reset my password", mode="read_only")
+    [outcome] = await bench.run("how do i change the color of my password", mode="read_only")
     assert outcome.source is Source.PROVIDER
     bench.semantic = loose
-    [outcome] = await bench.run("how do i reset my password", mode="read_only")
+    [outcome] = await bench.run("how do i change the color of my password", mode="read_only")
     assert outcome.source is Source.SEMANTIC_CACHE
     assert strict.hits is loose.hits
 
