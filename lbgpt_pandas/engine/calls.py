@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lbgpt_pandas.engine.accounts import SESSION_BOOK
+from lbgpt_pandas.engine.errors import RateLimited
 from lbgpt_pandas.engine.run_state import RunState
 from lbgpt_pandas.engine.types import TokenCount
 
@@ -171,7 +172,9 @@ class Call:
         """End with a failure; what may have been charged is estimated."""
         self._place.failed(error, alone=alone, first=self._trail.attempts == 1)
         if not error.maybe_billed:
-            self._spend_one(sent=error.status is not None)
+            # A call that was refused for now is made up for; one that failed was made.
+            failed = error.status is not None and not isinstance(error, RateLimited)
+            self._spend_one(sent=failed)
             return
         self._trail.maybe_billed = True
         usd, tokens = self._estimate()

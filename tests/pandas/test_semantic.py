@@ -69,7 +69,9 @@ def test_a_system_message_for_each_row_is_compared_exactly(engine, cache):
 
 
 def test_the_keyword_switches_it_off_and_sets_the_threshold(engine, cache):
-    near = pd.DataFrame({"question": ["how do i reset my password, please", "where is my parcel, please"]})
+    near = pd.DataFrame(
+        {"question": ["how do i reset my password, please", "where is my parcel, please"]}
+    )
     with lb.using(semantic_cache=cache):
         FAQ.lbgpt.complete(PROMPT, engine=engine)
         AGAIN.lbgpt.complete(PROMPT, engine=engine, semantic=False)

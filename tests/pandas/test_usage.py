@@ -353,6 +353,13 @@ def test_refused_calls_cost_nothing():
     assert budget.spent.requests == 1
 
 
+def test_calls_that_failed_count_as_requests():
+    script = [lb.ServerError("boom", status=500)] * 2 + ["ok"]
+    budget = lb.Budget(requests=5)
+    FRAME.head(1).lbgpt.complete("{t}", engine=ScriptedGPT(script), budget=budget)
+    assert budget.spent.requests == 3
+
+
 def test_a_configured_budget_is_shared_by_all_runs_and_a_calls_own_comes_first():
     engine = ScriptedGPT("ok")
     lb.configure(engine, budget=lb.Budget(requests=12))

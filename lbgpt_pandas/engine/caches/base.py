@@ -21,11 +21,13 @@ from lbgpt_pandas.engine.caches.adapters import (
     has,
     methods,
 )
+from lbgpt_pandas.engine.caches.ttl import ttl_seconds
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.lifetime import renew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from datetime import timedelta
 
 ACCEPTED = (
     "DiskCache(directory) or another cache of this package, a mapping such as dict, an object "
@@ -102,6 +104,8 @@ class MemoryCache:
     ----------
     max_entries : int, default 10,000
         How many are kept, at least 1.
+    ttl : float or timedelta, optional
+        Age in seconds from which an answer is asked anew; by default none is.
 
     Raises
     ------
@@ -109,13 +113,13 @@ class MemoryCache:
         If `max_entries` is not a positive whole number.
     """
 
-    def __init__(self, max_entries: int = 10_000) -> None:
+    def __init__(self, max_entries: int = 10_000, *, ttl: float | timedelta | None = None) -> None:
         if not isinstance(max_entries, int) or isinstance(max_entries, bool) or max_entries < 1:
             raise ConfigurationError(
                 f"max_entries={max_entries!r}: give a whole number of at least 1"
             )
         self.location = "the memory of this process"
-        self.ttl_s: float | None = None
+        self.ttl_s = ttl_seconds(ttl)
         self._max_entries = max_entries
         self._texts: OrderedDict[str, str] = OrderedDict()
         self.after_fork()

@@ -13,9 +13,11 @@ from lbgpt_pandas.engine.caches.database import DATABASE, Database, Entry
 from lbgpt_pandas.engine.caches.group_writer import GroupWriter
 from lbgpt_pandas.engine.caches.holder import DatabaseHolder
 from lbgpt_pandas.engine.caches.sqlite_file import check_text, side_files
+from lbgpt_pandas.engine.caches.ttl import ttl_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import timedelta
 
 T = TypeVar("T")
 
@@ -62,6 +64,8 @@ class DiskCache:
         Made for this user alone if it does not exist. ``~`` and ``$VARIABLES`` are expanded.
     read_only : bool, default False
         Change nothing: make no directory, move no damaged file aside, refuse to store.
+    ttl : float or timedelta, optional
+        Age in seconds from which an answer is asked anew; by default none is.
 
     Raises
     ------
@@ -86,12 +90,18 @@ class DiskCache:
     is_shared = True
     """Other processes may write to it meanwhile."""
 
-    def __init__(self, directory: str | os.PathLike[str], *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        ttl: float | timedelta | None = None,
+    ) -> None:
         # diskcache expands variables as well, and must not end up elsewhere.
         self.directory = Path(os.path.expandvars(directory)).expanduser().absolute()
         self.read_only = read_only
         self.location = str(self.directory)
-        self.ttl_s: float | None = None
+        self.ttl_s = ttl_seconds(ttl)
         self._holder = DatabaseHolder(
             self.directory,
             name=DATABASE,

@@ -9,6 +9,7 @@ import pytest
 
 from lbgpt_pandas.engine.caches import standard
 from lbgpt_pandas.engine.caches.base import MemoryCache
+from lbgpt_pandas.engine.caches.disk import DiskCache
 from lbgpt_pandas.engine.caches.envelope import seal
 from lbgpt_pandas.engine.caches.held_back import HeldBack
 from lbgpt_pandas.engine.caches.standard import StandardTier
@@ -333,3 +334,13 @@ def test_a_ttl_that_cannot_be_is_refused(ttl):
 @pytest.mark.parametrize(("ttl", "seconds"), [(None, None), (5, 5.0), (timedelta(minutes=1), 60.0)])
 def test_a_ttl_is_seconds_or_a_timedelta(ttl, seconds):
     assert ttl_seconds(ttl) == seconds
+
+
+async def test_caches_of_this_machine_take_an_age_as_well(clock, tmp_path):
+    for cache in (MemoryCache(ttl=60), DiskCache(tmp_path / "cache", ttl=timedelta(minutes=1))):
+        tier = StandardTier(cache, clock=clock)
+        await tier.save("k", family="f", model="m", payload={"a": 1})
+        assert await tier.find(["k"]) == {"k": {"a": 1}}
+        await clock.sleep(61)
+        assert await tier.find(["k"]) == {}
+        await cache.close()
