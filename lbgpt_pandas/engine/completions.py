@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from lbgpt_pandas.engine.errors import ContentFiltered, MalformedResponse
@@ -121,16 +122,18 @@ def read_tokens(usage: object, *, messages: Sequence[Message], text: object) -> 
         if _is_plausible(prompt) and _is_plausible(completion):
             details = usage.get("prompt_tokens_details")
             cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-            return TokenCount(
-                prompt=prompt,
-                completion=completion,
-                cached=cached if _is_plausible(cached) else 0,
-            )
+            return _counted(prompt, completion, cached if _is_plausible(cached) else 0)
     return TokenCount(
         prompt=prompt_tokens(messages),
         completion=text_tokens(text) if isinstance(text, str) else 0,
         estimated=True,
     )
+
+
+@lru_cache(maxsize=4_096)
+def _counted(prompt: int, completion: int, cached: int) -> TokenCount:
+    """Return one object for equal counts: in a long column there are few different ones."""
+    return TokenCount(prompt, completion, cached)
 
 
 def _is_plausible(count: object) -> TypeGuard[int]:

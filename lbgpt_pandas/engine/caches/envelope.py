@@ -85,7 +85,9 @@ def unseal(key: str, text: str) -> dict[str, object]:
     except UnicodeEncodeError:
         raise CorruptEntry("the entry is not valid text") from None
     covered = raw[_COVERED_FROM:-1]
-    if not raw.endswith(b"}") or raw[:_COVERED_FROM] != _opening(covered):
+    digest = hashlib.sha256(covered).hexdigest().encode()
+    is_whole = raw.startswith(_BEGIN + digest + _AFTER_DIGEST) and raw.endswith(b"}")
+    if not is_whole:
         raise CorruptEntry("the entry's checksum does not fit its content")
     if not covered.startswith(b'"key":%s,' % _dump(key).lstrip(_BY_JSON)):
         raise CorruptEntry("the entry belongs to another key")

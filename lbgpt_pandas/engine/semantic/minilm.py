@@ -64,8 +64,6 @@ class MiniLm:
 
     def after_fork(self) -> None:
         """Load the model anew: its threads do not exist in the child."""
-        # Kept, because it would wait for its threads where it is collected.
-        self._of_parent = getattr(self, "_session", None)
         self._lock = threading.Lock()
         # Own threads, so that many who wait do not hold those that caches are read with.
         self._queue = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lbgpt-embed")
@@ -100,7 +98,7 @@ class MiniLm:
         with self._lock:
             if self._session is None:
                 self._load()
-            # One by one: in batches it starts threads of its own, which a fork would lose.
+            # One by one: in batches it starts threads too, and says so after a fork.
             tokens = [self._tokenizer.encode(text).ids for text in texts]
             batches = list(_alike(tokens))
             found = map if len(batches) == 1 else self._runners.map
@@ -141,7 +139,8 @@ class MiniLm:
         except ImportError as error:
             raise MissingExtraError(_INSTALL) from error
         options = onnxruntime.SessionOptions()
-        # It starts no threads then: they would be lost in a fork, and waited for in the child.
+        # It starts no threads then. In a forked child, where they are lost, a session waits for
+        # them without end when it is collected.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3

@@ -251,7 +251,7 @@ STORES = {
     "defaultdict": lambda path: defaultdict(str),
     "user dict": lambda path: UserDict(),
     # Not whatever dbm is the best: SQLite's, from Python 3.13 on, belongs to one thread.
-    "shelve": lambda path: shelve.Shelf(dbm.dumb.open(str(path / "shelf"))),
+    "shelve": lambda path: shelve.Shelf(dbm.dumb.open(str(path / "shelf"))),  # noqa: SIM115  # a user's
     "diskcache": lambda path: diskcache.Cache(str(path), disk=SafeDisk),
     "diskcache index": lambda path: diskcache.Index.fromcache(
         diskcache.Cache(str(path), disk=SafeDisk)

@@ -120,11 +120,16 @@ async def test_the_loop_goes_on_while_texts_are_embedded(model):
 
 @pytest.mark.local_model
 async def test_who_waits_for_vectors_holds_no_thread_of_the_caches(model):
-    free = threading.Event()
-    tasks = [asyncio.ensure_future(model.embed(["some text"])) for _ in range(64)]
-    await asyncio.to_thread(free.set)
-    assert sum(task.done() for task in tasks) < 64
-    await asyncio.gather(*tasks)
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1, thread_name_prefix="caches") as pool:
+        loop.set_default_executor(pool)
+        blocked = threading.Event()
+        waiting = asyncio.ensure_future(asyncio.to_thread(blocked.wait, 20))
+        vectors = await asyncio.wait_for(model.embed(["some text"]), 10)
+        assert vectors.shape == (1, 384)
+        assert not waiting.done()
+        blocked.set()
+        assert await waiting
 
 
 @pytest.mark.local_model
