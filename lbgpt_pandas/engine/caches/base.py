@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 ACCEPTED = (
-    "DiskCache(directory) or another cache of this package, a mapping such as dict, an object "
-    "with get and set, or one with aget and aset"
+    "DiskCache(directory), RedisCache(url), S3Cache(client, bucket), a mapping such as dict, an "
+    "object with get and set, or one with aget and aset"
 )
 
 
