@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 import pandas as pd
 
+from lbgpt_pandas.engine.caches.directory import locked
 from lbgpt_pandas.engine.caches.disk import DiskCache, default_directory
 from lbgpt_pandas.engine.caches.holder import DatabaseHolder
 from lbgpt_pandas.engine.caches.sqlite_file import (
@@ -157,7 +158,8 @@ class RunFile:
         else:
             make_file(self._path)
             self._connection = Connection(partial(open_writer, self._path, journal_mode))
-            with self._connection.use() as connection:
+            # SQLite lets nobody wait for the change to its write-ahead log.
+            with locked(directory), self._connection.use() as connection:
                 connection.executescript(_SCHEMA)
         self.file = identity(self._path)
 
