@@ -145,6 +145,8 @@ class CacheInfo:
         return rows
 
     def __repr__(self) -> str:
+        if self.location is None:
+            return "<CacheInfo: no cache>"
         return f"<CacheInfo {self.entries:,} answers, {_size(self.bytes)}, in {self.location}>"
 
     def __str__(self) -> str:

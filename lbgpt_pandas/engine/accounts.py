@@ -192,9 +192,10 @@ class UsageBook:
             When, with a time zone.
         """
         sums: dict[tuple[str, str], Ledger] = {}
+        provider = Source.PROVIDER
         for outcome, rows in outcomes:
             answer = outcome.completion
-            free = rows - (outcome.source is Source.PROVIDER)
+            free = rows - (outcome.source is provider)
             if answer is not None and free:
                 name = answer.deployment or engine, answer.model
                 ledger = sums.get(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,7 @@ from lbgpt_pandas.engine.lookups import Lookups
 from lbgpt_pandas.engine.report import RunSnapshot
 from lbgpt_pandas.engine.retry import decide
 from lbgpt_pandas.engine.run_state import RunState
-from lbgpt_pandas.engine.types import Outcome, Source
+from lbgpt_pandas.engine.types import EXACT, Outcome, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.semantic.questions import Question
     from lbgpt_pandas.engine.types import Request
 
-LOOKUP_SIZE = 500
+LOOKUP_SIZE = 2000
 """Keys in one bulk lookup: answers of more do not stay in the processor's cache until read."""
 
 SPARE_WORKERS = 64
@@ -288,7 +287,7 @@ class Batch:
                 self._in_flight -= 1
             self._book(number, outcome)
             for follower in self._followers.pop(number, ()):
-                self._book(follower, replace(outcome, source=Source.SHARED, attempts=0))
+                self._book(follower, outcome._replace(source=Source.SHARED, attempts=0))
 
     def _question(self, number: int) -> Question | None:
         has_tier = self.caching.semantic is not None and self.caching.writes
@@ -313,29 +312,31 @@ class Batch:
     def _settle(self, number: int, outcome: Outcome) -> None:
         completion = outcome.completion
         if completion is not None and completion.payload is not None and not self._keep_payloads:
-            outcome = replace(outcome, completion=replace(completion, payload=None))
-        before = self._attempts_before.pop(number, 0)
-        if before:
-            outcome = replace(outcome, attempts=outcome.attempts + before)
+            outcome = outcome._replace(completion=completion._replace(payload=None))
+        if self._attempts_before and (before := self._attempts_before.pop(number, 0)):
+            outcome = outcome._replace(attempts=outcome.attempts + before)
         self.outcomes[number] = outcome
         rows = self.rows_of[number]
-        self._retries += max(0, outcome.attempts - 1)
+        if outcome.attempts > 1:
+            self._retries += outcome.attempts - 1
         if outcome.error is not None:
             self._failed += rows
             if outcome.source is not Source.SHARED:
                 self._note_failure(outcome.error)
             return
         self._done += rows
-        match outcome.source:
-            case Source.PROVIDER:
-                self._answered += 1
-                self._shared += rows - 1
-                self._charge(outcome)
-            case Source.SHARED:
-                self._shared += rows
-            case source:
-                self._cached += rows
-                self._semantic += rows * (source is Source.SEMANTIC_CACHE)
+        source = outcome.source
+        if source is EXACT:  # first, because a cached column has nothing else
+            self._cached += rows
+        elif source is Source.PROVIDER:
+            self._answered += 1
+            self._shared += rows - 1
+            self._charge(outcome)
+        elif source is Source.SHARED:
+            self._shared += rows
+        else:
+            self._cached += rows
+            self._semantic += rows * (source is Source.SEMANTIC_CACHE)
 
     def _charge(self, outcome: Outcome) -> None:
         if outcome.completion is None:

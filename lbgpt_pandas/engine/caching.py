@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from lbgpt_pandas.engine.caches.envelope import unseal
 from lbgpt_pandas.engine.caches.recorded import find_recorded
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.recording import Recording
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 SUPPORTED_MODES: tuple[CacheMode, ...] = ("use", "read_only", "refresh", "off", "replay")
 
 
-Lookup = Callable[[Sequence[str]], Awaitable[dict[str, dict[str, object]]]]
+Lookup = Callable[[Sequence[str]], Awaitable[dict[str, Any]]]
 """Finds the answers under keys."""
 
 LookupOrder = Sequence[Literal["semantic", "standard"]]
@@ -111,18 +112,24 @@ class Caching:
         }
         return modes.get((self.reads, self.writes), "off")
 
-    def exact_tiers(self) -> list[tuple[str, Lookup]]:
-        """How to find answers to exactly the same request, tier by tier, in order."""
+    def exact_tiers(self, read: Callable[[str, str], Any] = unseal) -> list[tuple[str, Lookup]]:
+        """How to find answers to exactly the same request, tier by tier, in order.
+
+        Parameters
+        ----------
+        read : callable, default `unseal`
+            Makes an answer of a key and its envelope.
+        """
         standard, semantic = self.tier, self.semantic
         lookups: dict[str, Lookup] = {}
         if standard is not None:
             lookups["standard"] = (
-                partial(standard.find, repair=self.writes)
+                partial(standard.find, repair=self.writes, read=read)
                 if self.recording is None
-                else partial(find_recorded, standard.cache)
+                else partial(find_recorded, standard.cache, read=read)
             )
         if semantic is not None:
-            lookups["semantic"] = semantic.find_exact
+            lookups["semantic"] = partial(semantic.find_exact, read=read)
         return [(name, lookups[name]) for name in self.order if name in lookups]
 
     async def save(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from lbgpt_pandas.engine.errors import ContentFiltered, MalformedResponse
 from lbgpt_pandas.engine.limits.estimate import prompt_tokens, text_tokens
@@ -53,8 +53,8 @@ def read_completion(
         If the first choice was cut off by the content policy.
     """
     choice = _first_choice(payload, request_id)
-    body = cast("dict[str, object]", payload)
-    message = cast("dict[str, object]", choice["message"])
+    body: dict[str, Any] = payload  # type: ignore[assignment]  # or there were no choice
+    message: dict[str, Any] = choice["message"]
     finish_reason = choice.get("finish_reason")
     if finish_reason == "content_filter":
         raise ContentFiltered(
@@ -92,27 +92,25 @@ def _text_of(content: object, request_id: str | None) -> str | None:
     )
 
 
-def _first_choice(payload: object, request_id: str | None) -> dict[str, object]:
-    problem = None
-    choices: object = None
+def _first_choice(payload: object, request_id: str | None) -> dict[str, Any]:
     if not isinstance(payload, dict):
         problem = f"the answer is a JSON {type(payload).__name__}, not an object"
+    elif not isinstance(choices := payload.get("choices"), list) or not choices:
+        problem = "the answer has no choices"
     else:
-        choices = payload.get("choices")
-        if not isinstance(choices, list) or not choices:
-            problem = "the answer has no choices"
+        for choice in choices:
+            if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+                problem = "the answer has a choice without a message"
+                break
         else:
-            for choice in choices:
-                if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
-                    problem = "the answer has a choice without a message"
-    if problem:
-        raise MalformedResponse(
-            f"{problem}; the address may not be a chat completion endpoint",
-            status=200,
-            request_id=request_id,
-            maybe_billed=True,
-        )
-    return cast("list[dict[str, object]]", choices)[0]
+            first: dict[str, Any] = choices[0]
+            return first
+    raise MalformedResponse(
+        f"{problem}; the address may not be a chat completion endpoint",
+        status=200,
+        request_id=request_id,
+        maybe_billed=True,
+    )
 
 
 def read_tokens(usage: object, *, messages: Sequence[Message], text: object) -> TokenCount:
@@ -122,7 +120,7 @@ def read_tokens(usage: object, *, messages: Sequence[Message], text: object) -> 
         if _is_plausible(prompt) and _is_plausible(completion):
             details = usage.get("prompt_tokens_details")
             cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-            return _counted(prompt, completion, cached if _is_plausible(cached) else 0)
+            return counted(prompt, completion, cached if _is_plausible(cached) else 0)
     return TokenCount(
         prompt=prompt_tokens(messages),
         completion=text_tokens(text) if isinstance(text, str) else 0,
@@ -131,7 +129,7 @@ def read_tokens(usage: object, *, messages: Sequence[Message], text: object) -> 
 
 
 @lru_cache(maxsize=4_096)
-def _counted(prompt: int, completion: int, cached: int) -> TokenCount:
+def counted(prompt: int, completion: int, cached: int) -> TokenCount:
     """Return one object for equal counts: in a long column there are few different ones."""
     return TokenCount(prompt, completion, cached)
 

@@ -188,8 +188,8 @@ class KeyMaker:
             If the messages cannot be written as JSON: bytes, a lone surrogate, an object.
         """
         digest = self._prefix.copy()
-        digest.update(_messages(messages))
-        digest.update(b',"sample":%d}' % index(sample) if sample else _OPEN_SAMPLE_ZERO)
+        tail = b',"sample":%d}' % index(sample) if sample else _OPEN_SAMPLE_ZERO
+        digest.update(_messages(messages) + tail)
         return f"{KEY_VERSION}:{digest.hexdigest()}"
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lbgpt_pandas.engine.caches.envelope import unseal
 from lbgpt_pandas.engine.completions import read_completion
 from lbgpt_pandas.engine.errors import RequestError
 from lbgpt_pandas.engine.semantic.questions import question_of
-from lbgpt_pandas.engine.types import Outcome, Source
+from lbgpt_pandas.engine.stored import read_stored
+from lbgpt_pandas.engine.types import EXACT, Completion, Outcome, Source
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.semantic.questions import Question
     from lbgpt_pandas.engine.semantic.tier import Near
     from lbgpt_pandas.engine.types import Request
+
+Answer = Completion | dict[str, object]
+"""A stored answer: read already, or as its provider gave it."""
 
 
 class Lookups:
@@ -52,6 +56,8 @@ class Lookups:
         self.keys: list[str] = [""] * len(requests)
         self._engine, self._requests, self._caching = engine, requests, caching
         self._keep_payloads = keep_payloads
+        # A copy for the other tier is one of the whole answer.
+        self._read_entry = unseal if keep_payloads or caching.copies else read_stored
         self._makers: dict[tuple[int, int], tuple[KeyMaker, Request]] = {}
 
     async def find(self, numbers: Iterable[int]) -> dict[int, Outcome]:
@@ -72,7 +78,7 @@ class Lookups:
         unanswered = self._make_keys(numbers, settled)
         if not self._caching.reads:
             return settled
-        for name, look_up in self._caching.exact_tiers():
+        for name, look_up in self._caching.exact_tiers(self._read_entry):
             if not unanswered:
                 break
             found = await look_up(list(dict.fromkeys(map(self.keys.__getitem__, unanswered))))
@@ -86,33 +92,37 @@ class Lookups:
                     settled[number] = Outcome(None, error, Source.SKIPPED, self.keys[number])
         return settled | await self._find_near(unanswered)
 
-    def _make_keys(self, numbers: Iterable[int], settled: dict[int, Outcome]) -> dict[int, Request]:
-        """Make keys; return the requests that have one, and settle the others."""
-        unanswered = {}
+    def _make_keys(self, numbers: Iterable[int], settled: dict[int, Outcome]) -> list[int]:
+        """Make keys; return the numbers of the requests that have one, and settle the others."""
+        requests, keys = self._requests, self.keys
+        unanswered = []
+        params: object = None
+        options: object = None
+        maker: KeyMaker | None = None
         for number in numbers:
-            request = self._requests[number]
+            request = requests[number]
             try:
-                self.keys[number] = self._maker(request).key(request.messages, request.sample)
+                if maker is None or request.params is not params or request.options is not options:
+                    maker = self._maker(request)
+                    params, options = request.params, request.options
+                keys[number] = maker.key(request.messages, request.sample)
             except RequestError as error:
                 settled[number] = Outcome(None, error, Source.SKIPPED, key="")
             else:
-                unanswered[number] = request
+                unanswered.append(number)
         return unanswered
 
     def _read(
-        self,
-        found: dict[str, dict[str, object]],
-        requests: dict[int, Request],
-        settled: dict[int, Outcome],
-    ) -> dict[int, Request]:
-        """Settle what was found by key; return the requests that are left."""
-        unanswered = {}
-        for number, request in requests.items():
+        self, found: dict[str, Answer], numbers: list[int], settled: dict[int, Outcome]
+    ) -> list[int]:
+        """Settle what was found by key; return the numbers that are left."""
+        unanswered = []
+        for number in numbers:
             key = self.keys[number]
-            payload = found.get(key)
-            outcome = None if payload is None else self._outcome(request, key, payload)
+            answer = found.get(key)
+            outcome = None if answer is None else self._outcome(number, key, answer)
             if outcome is None:
-                unanswered[number] = request
+                unanswered.append(number)
             else:
                 settled[number] = outcome
         return unanswered
@@ -127,16 +137,16 @@ class Lookups:
         if tier is None or not is_shared or not self._caching.writes or self._caching.replaces:
             return {}
         keys = dict.fromkeys(self.keys[number] for number in outcomes)
-        stored = await tier.find(list(keys), repair=False, counts=False)
+        stored = await tier.find(list(keys), repair=False, counts=False, read=self._read_entry)
         changed = {}
         for number, outcome in outcomes.items():
-            payload = stored.get(self.keys[number])
-            if payload is None or outcome.completion is None:
+            answer = stored.get(self.keys[number])
+            if answer is None or outcome.completion is None:
                 continue
-            first = self._outcome(self._requests[number], self.keys[number], payload)
+            first = self._outcome(number, self.keys[number], answer)
             kept = outcome.completion if first is None else first.completion
             if kept is not None and kept.text != outcome.completion.text:
-                changed[number] = replace(outcome, completion=kept)
+                changed[number] = outcome._replace(completion=kept)
         return changed
 
     def question(self, number: int) -> Question | None:
@@ -146,7 +156,7 @@ class Lookups:
 
     async def _copy(
         self,
-        found: dict[str, dict[str, object]],
+        found: dict[str, Any],
         numbers: Iterable[int],
         *,
         into: Collection[str],
@@ -167,18 +177,18 @@ class Lookups:
                     into=into,
                 )
 
-    async def _find_near(self, requests: dict[int, Request]) -> dict[int, Outcome]:
+    async def _find_near(self, numbers: list[int]) -> dict[int, Outcome]:
         semantic = self._caching.semantic
         if semantic is None:
             return {}
-        questions = {number: self.question(number) for number in requests}
+        questions = {number: self.question(number) for number in numbers}
         asked = {each.key: each for each in questions.values() if each is not None}
         near = await semantic.find(list(asked.values()), engine=self._engine)
         settled = {}
-        for number, request in requests.items():
+        for number in numbers:
             key = self.keys[number]
             hit = near.get(key)
-            outcome = None if hit is None else self._outcome(request, key, hit.payload, hit)
+            outcome = None if hit is None else self._outcome(number, key, hit.payload, hit)
             if outcome is not None:
                 settled[number] = outcome
         return settled
@@ -191,23 +201,23 @@ class Lookups:
         return self._makers[shared_parts][0]
 
     def _outcome(
-        self, request: Request, key: str, payload: dict[str, object], near: Near | None = None
+        self, number: int, key: str, answer: Answer, near: Near | None = None
     ) -> Outcome | None:
-        try:
-            completion = read_completion(
-                payload,
-                messages=request.messages,
-                deployment="",
-                keep_payload=self._keep_payloads,
-            )
-        except RequestError:
-            # Stored by something that accepted more than this version does: a miss.
-            return None
-        return Outcome(
-            completion,
-            None,
-            Source.EXACT_CACHE if near is None else Source.SEMANTIC_CACHE,
-            key,
-            similarity=None if near is None else near.similarity,
-            price_usd=self._engine.price_usd(completion),
-        )
+        if isinstance(answer, Completion):
+            completion = answer
+        else:
+            try:
+                completion = read_completion(
+                    answer,
+                    messages=self._requests[number].messages,
+                    deployment="",
+                    keep_payload=self._keep_payloads,
+                )
+            except RequestError:
+                # Stored by something that accepted more than this version does: a miss.
+                return None
+        price = self._engine.price_usd(completion)
+        if near is None:
+            return Outcome(completion, None, EXACT, key, price_usd=price)
+        source, likeness = Source.SEMANTIC_CACHE, near.similarity
+        return Outcome(completion, None, source, key, similarity=likeness, price_usd=price)

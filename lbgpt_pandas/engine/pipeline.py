@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import math
 from abc import abstractmethod
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -281,7 +280,7 @@ class Pipeline(Connections):
         """Return the request as it will be sent: with the engine's tools if it has none."""
         if self.tools is None or "tools" in request.params:
             return request
-        return replace(request, params={**request.params, "tools": self.tools})
+        return request._replace(params={**request.params, "tools": self.tools})
 
     def key_maker(self, request: Request) -> KeyMaker:
         """Return the key maker for requests with these parameters and options."""
@@ -337,7 +336,7 @@ class Pipeline(Connections):
             if outcome.completion is not None:
                 # Whoever made the call may have had another cache, or none.
                 await keep(outcome.completion)
-        return replace(outcome, source=Source.SHARED, attempts=0)
+        return outcome._replace(source=Source.SHARED, attempts=0)
 
     async def _ask(
         self, session: Session, request: Request, key: str, keep: Keep, trail: Trail

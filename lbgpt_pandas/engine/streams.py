@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +155,7 @@ def _asking_for_usage(request: Request) -> Request:
     options = params.pop("stream_options", {})
     if isinstance(options, dict):
         params["stream_options"] = {**options, "include_usage": True}
-    return replace(request, params=params)
+    return request._replace(params=params)
 
 
 class _Answer:

@@ -1,14 +1,16 @@
-"""The values that flow through the engine: frozen, slotted, free of behaviour.
+"""The values that flow through the engine: immutable, free of behaviour.
 
 A :class:`Request` goes in, an :class:`Outcome` comes out. Between the two a provider
-answer is a :class:`Completion`, which keeps the provider's JSON untouched.
+answer is a :class:`Completion`, which keeps the provider's JSON untouched. What a column has a
+hundred thousand of is a named tuple, which is made five times as fast as a frozen dataclass.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,8 +39,14 @@ class Source(StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+EXACT = Source.EXACT_CACHE
+"""For columns of cached rows: to look it up in its class would be felt."""
+
+
+NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+class Request(NamedTuple):
     """One chat request.
 
     Attributes
@@ -56,8 +64,8 @@ class Request:
     """
 
     messages: Sequence[Message]
-    params: Mapping[str, object] = field(default_factory=dict)
-    options: Mapping[str, object] = field(default_factory=dict)
+    params: Mapping[str, object] = NOTHING
+    options: Mapping[str, object] = NOTHING
     sample: int = 0
 
     @property
@@ -94,8 +102,7 @@ class Request:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCount:
+class TokenCount(NamedTuple):
     """The tokens of one completion as the provider counted them.
 
     Attributes
@@ -119,8 +126,7 @@ class TokenCount:
         return self.prompt + self.completion
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(NamedTuple):
     """A validated provider answer.
 
     Attributes
@@ -151,8 +157,7 @@ class Completion:
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one request: a completion or an error, never both, never neither.
 
     Attributes

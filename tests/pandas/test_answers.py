@@ -166,6 +166,7 @@ def test_info_without_any_cache():
     lb.configure(cache=None)
     info = CACHE.info()
     assert (info.location, info.entries) == (None, 0)
+    assert repr(info) == "<CacheInfo: no cache>"
     assert "no exact cache" in str(info)
 
 

@@ -80,21 +80,28 @@ def unseal(key: str, text: str) -> dict[str, object]:
     CorruptEntry
         If version, checksum or key differ.
     """
+    payload = load(opened(key, text))
+    if not isinstance(payload, dict):
+        raise CorruptEntry("the entry holds no answer")
+    return payload
+
+
+def opened(key: str, text: str) -> bytes:
+    """Verify an envelope and return the answer's JSON as it lies there; see `unseal`."""
     try:
         raw = text.encode()
     except UnicodeEncodeError:
         raise CorruptEntry("the entry is not valid text") from None
     covered = raw[_COVERED_FROM:-1]
-    digest = hashlib.sha256(covered).hexdigest().encode()
-    is_whole = raw.startswith(_BEGIN + digest + _AFTER_DIGEST) and raw.endswith(b"}")
-    if not is_whole:
+    if raw[:_COVERED_FROM] != _opening(covered) or raw[-1:] != b"}":
         raise CorruptEntry("the entry's checksum does not fit its content")
-    if not covered.startswith(b'"key":%s,' % _dump(key).lstrip(_BY_JSON)):
+    # Keys of ours are written as they are, others may be escaped.
+    plainly = b'"key":"%s",' % key.encode(errors="replace")
+    if not covered.startswith(plainly) and not covered.startswith(
+        b'"key":%s,' % _dump(key).lstrip(_BY_JSON)
+    ):
         raise CorruptEntry("the entry belongs to another key")
-    payload = _load(covered.partition(_RESPONSE)[2])
-    if not isinstance(payload, dict):
-        raise CorruptEntry("the entry holds no answer")
-    return payload
+    return covered[covered.find(_RESPONSE) + len(_RESPONSE) :]
 
 
 def outdated(texts: dict[str, str], *, now: datetime, ttl_s: float) -> list[str]:
@@ -119,7 +126,7 @@ def _wrap(covered: bytes) -> bytes:
 
 
 def _opening(covered: bytes) -> bytes:
-    return _BEGIN + hashlib.sha256(covered).hexdigest().encode() + _AFTER_DIGEST
+    return b'%s%s",' % (_BEGIN, hashlib.sha256(covered).hexdigest().encode())
 
 
 def _inside(members: dict[str, str]) -> bytes:
@@ -137,7 +144,8 @@ def _dump(value: object) -> bytes:
         return _BY_JSON + json.dumps(value).encode()
 
 
-def _load(raw: bytes) -> Any:
+def load(raw: bytes) -> Any:
+    """Read JSON that `seal` wrote; raises `CorruptEntry` if it is none."""
     try:
         return json.loads(raw) if raw.startswith(_BY_JSON) else orjson.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.caches.envelope import CorruptEntry, unseal
 from lbgpt_pandas.engine.errors import CacheCorrupt
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from lbgpt_pandas.engine.caches.base import Cache
 
 _KEYS_A_SCAN = 5_000
 
 
-async def find_recorded(cache: Cache, keys: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Return the verified answers of those `keys` that are stored; change nothing.
+async def find_recorded(
+    cache: Cache, keys: Sequence[str], *, read: Callable[[str, str], Any] = unseal
+) -> dict[str, Any]:
+    """Return what `read` makes of the answers that are stored under `keys`; change nothing.
 
     Raises
     ------
@@ -29,7 +31,7 @@ async def find_recorded(cache: Cache, keys: Sequence[str]) -> dict[str, dict[str
     found = {}
     for key, text in (await cache.get_many(keys)).items():
         try:
-            found[key] = unseal(key, text)
+            found[key] = read(key, text)
         except CorruptEntry as error:
             raise CacheCorrupt(
                 f"the answer under {key} is damaged ({error}), and replay asks nobody; with "

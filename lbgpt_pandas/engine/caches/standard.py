@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.caches.envelope import CorruptEntry, outdated, seal, unseal
 from lbgpt_pandas.engine.caches.held_back import HeldBack
@@ -16,7 +16,7 @@ from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lbgpt_pandas.engine.caches.base import Cache
     from lbgpt_pandas.engine.clock import Clock
@@ -86,8 +86,13 @@ class StandardTier:
         self._writes.reset()
 
     async def find(
-        self, keys: Sequence[str], *, repair: bool = True, counts: bool = True
-    ) -> dict[str, dict[str, object]]:
+        self,
+        keys: Sequence[str],
+        *,
+        repair: bool = True,
+        counts: bool = True,
+        read: Callable[[str, str], Any] = unseal,
+    ) -> dict[str, Any]:
         """Return the verified answers of those `keys` that are stored.
 
         Parameters
@@ -98,27 +103,30 @@ class StandardTier:
             Whether corrupt entries are removed; they are misses in any case.
         counts : bool, default True
             Whether these are hits and misses.
+        read : callable, default `unseal`
+            Makes something of a key and its envelope, and raises `CorruptEntry` if that is not
+            what was stored.
 
         Returns
         -------
         dict
-            Answers by key. Missing are keys that are not stored, those whose entry is corrupt
-            or too old, and all that a failing store did not give.
+            What `read` made of the answers, by key. Missing are keys that are not stored, those
+            whose entry is corrupt or too old, and all that a failing store did not give.
 
         Raises
         ------
         ConfigurationError
             If the store is refused as a whole, such as a directory that others may write to.
         """
-        found: dict[str, dict[str, object]] = {}
+        found: dict[str, Any] = {}
         missing = keys
         if self._held:
             with self._lock:
                 texts = self._held.get_many(keys)
-            await self._take_in(texts, found, repair=repair)
+            await self._take_in(texts, found, repair=repair, read=read)
             missing = [key for key in keys if key not in found]
         if missing:
-            await self._read(missing, found, repair=repair)
+            await self._read(missing, found, repair=repair, read=read)
         if counts:
             self._count(hits=len(found), misses=len(keys) - len(found))
         return found
@@ -196,7 +204,12 @@ class StandardTier:
         return [*notices, *getattr(self.cache, "take_notices", list)()]
 
     async def _read(
-        self, keys: Sequence[str], found: dict[str, dict[str, object]], *, repair: bool
+        self,
+        keys: Sequence[str],
+        found: dict[str, Any],
+        *,
+        repair: bool,
+        read: Callable[[str, str], Any],
     ) -> None:
         with self._lock:
             attempt = self._reads.begin(self._clock.monotonic())
@@ -206,7 +219,7 @@ class StandardTier:
         try:
             for start in range(0, len(keys), KEYS_A_LOOKUP):
                 texts = await self.cache.get_many(keys[start : start + KEYS_A_LOOKUP])
-                await self._take_in(texts, found, repair=repair)
+                await self._take_in(texts, found, repair=repair, read=read)
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001  # the store is anybody's code
@@ -220,9 +233,14 @@ class StandardTier:
                 self._reads.abandoned(attempt)
 
     async def _take_in(
-        self, texts: dict[str, str], found: dict[str, dict[str, object]], *, repair: bool
+        self,
+        texts: dict[str, str],
+        found: dict[str, Any],
+        *,
+        repair: bool,
+        read: Callable[[str, str], Any],
     ) -> None:
-        for key in _unseal_all(texts, into=found):
+        for key in _read_all(texts, read, into=found):
             await self._discard(key, repair=repair)
         ttl_s = getattr(self.cache, "ttl_s", None)
         if ttl_s is None:
@@ -318,13 +336,15 @@ class StandardTier:
                 self._notices.append(text)
 
 
-def _unseal_all(texts: dict[str, str], *, into: dict[str, dict[str, object]]) -> list[str]:
-    """Unseal what can be unsealed; return the keys of the rest."""
+def _read_all(
+    texts: dict[str, str], read: Callable[[str, str], Any], *, into: dict[str, Any]
+) -> list[str]:
+    """Read what can be read; return the keys of the rest."""
     corrupt = []
     with no_collection():
         for key, text in texts.items():
             try:
-                into[key] = unseal(key, text)
+                into[key] = read(key, text)
             except CorruptEntry:
                 corrupt.append(key)
     return corrupt

@@ -17,7 +17,7 @@ from lbgpt_pandas.engine.semantic.base import SemanticCache, SemanticEntry
 from lbgpt_pandas.engine.semantic.guard import same_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     import numpy as np
@@ -141,8 +141,10 @@ class SemanticTier:
         other.hits = self.hits
         return other
 
-    async def find_exact(self, keys: Sequence[str]) -> dict[str, dict[str, object]]:
-        """Return the answers to exactly these requests; nothing is embedded."""
+    async def find_exact(
+        self, keys: Sequence[str], *, read: Callable[[str, str], Any] = unseal
+    ) -> dict[str, Any]:
+        """Return what `read` makes of the answers to exactly these requests; embed nothing."""
         if not self._works or not keys:
             return {}
         try:
@@ -154,9 +156,9 @@ class SemanticTier:
             return {}
         found = {}
         for key, envelope in envelopes.items():
-            payload = self._unsealed(key, envelope)
-            if payload is not None:
-                found[key] = payload
+            answer = self._unsealed(key, envelope, read=read)
+            if answer is not None:
+                found[key] = answer
         return found
 
     async def find(self, questions: Sequence[Question], *, engine: Any) -> dict[str, Near]:
@@ -305,9 +307,11 @@ class SemanticTier:
             while len(self._vectors) > KEPT_VECTORS:
                 self._vectors.popitem(last=False)
 
-    def _unsealed(self, key: str, envelope: str) -> dict[str, object] | None:
+    def _unsealed(
+        self, key: str, envelope: str, *, read: Callable[[str, str], Any] = unseal
+    ) -> Any:
         try:
-            return unseal(key, envelope)
+            return read(key, envelope)
         except CorruptEntry as error:
             self._tell("corrupt", f"semantic cache entries are damaged and passed over: {error}")
             return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from lbgpt_pandas.engine.errors import InvalidInput
@@ -110,8 +108,6 @@ def test_what_cannot_be_compared_has_no_question(messages):
 def test_an_independent_sample_is_never_answered_by_likeness():
     assert question(ASKED, sample=1) is None
     assert question(SYSTEM, options={ENCODING_OPTION: "system_only"}) is None
-    empty = replace(
-        Request([ASKED], {"model": "m"}), options={FRAME_OPTION: ("Where is Rome", "?")}
-    )
+    empty = Request([ASKED], {"model": "m"}, {FRAME_OPTION: ("Where is Rome", "?")})
     maker = KeyMaker.for_request(empty, family="openai")
     assert question_of(empty, "k", maker) is None

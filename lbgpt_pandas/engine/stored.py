@@ -1,0 +1,86 @@
+"""Stored answers read in one go, without objects of what a column does not hold.
+
+A cached column is read as fast as its answers are parsed. Of an answer as providers give it only
+what a `Completion` holds is made; any other is left to `read_completion`, which knows what is
+wrong with it, or what is right in spite of it.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from lbgpt_pandas.engine.caches.envelope import CorruptEntry, load, opened
+from lbgpt_pandas.engine.completions import MAX_PLAUSIBLE_TOKENS as MOST_TOKENS
+from lbgpt_pandas.engine.completions import counted
+from lbgpt_pandas.engine.types import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def read_stored(key: str, text: str) -> Completion | dict[str, object]:
+    """Open an envelope.
+
+    Parameters
+    ----------
+    key : str
+        What it was stored under.
+    text : str
+        The envelope.
+
+    Returns
+    -------
+    Completion or dict
+        What `read_completion` makes of the answer without its payload; or the answer itself
+        where that is for `read_completion` to say.
+
+    Raises
+    ------
+    CorruptEntry
+        If version, checksum or key differ.
+    """
+    raw = opened(key, text)
+    completion = _decoder()(raw)
+    if completion is not None:
+        return completion
+    payload = load(raw)
+    if not isinstance(payload, dict):
+        raise CorruptEntry("the entry holds no answer")
+    return payload
+
+
+@cache
+def _decoder() -> Callable[[bytes], Completion | None]:
+    import msgspec  # noqa: PLC0415  # where nothing is cached, nobody needs it
+
+    define = partial(msgspec.defstruct, gc=False)
+    details = define("Details", [("cached_tokens", int, 0)])
+    counts = [("prompt_tokens", int), ("completion_tokens", int)]
+    usage = define("Usage", [*counts, ("prompt_tokens_details", details | None, None)])
+    message = define("Message", [("content", str)])
+    choice = define("Choice", [("message", message), ("finish_reason", str | None, None)])
+    parts = [("choices", list[choice]), ("usage", usage), ("model", str)]  # type: ignore[valid-type]  # a class made here
+    answer = define("Answer", parts)
+    decode = msgspec.json.Decoder(answer).decode
+
+    def read(raw: bytes) -> Completion | None:
+        try:
+            found: Any = decode(raw)
+        except msgspec.MsgspecError:
+            return None
+        if len(found.choices) != 1:
+            return None
+        first, spent = found.choices[0], found.usage
+        if first.finish_reason == "content_filter":
+            return None
+        prompt, completion, cached = spent.prompt_tokens, spent.completion_tokens, 0
+        if spent.prompt_tokens_details is not None:
+            cached = spent.prompt_tokens_details.cached_tokens
+        if min(prompt, completion, cached) < 0 or prompt + completion + cached > MOST_TOKENS:
+            return None
+        tokens = counted(prompt, completion, cached)
+        text, reason = first.message.content, first.finish_reason
+        return Completion(None, text, reason, found.model, tokens, "")
+
+    return read
