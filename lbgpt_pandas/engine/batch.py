@@ -157,13 +157,8 @@ class Batch:
         # A store that failed may be well again, and a failure of this run is told again.
         self.caching.reset()
         try:
-            with no_collection():
-                misses = await self._look_up()
-            if misses and not self._run.stopped:
-                async with self.engine:
-                    await self._ask(self._leaders(misses))
-                await self.caching.flush()
-                await self._take_first_answers(misses)
+            with self.caching.in_use():
+                await self._look_up_and_ask()
         finally:
             self._elapsed_s = self._clock.monotonic() - self._started_at
             self._finished = True
@@ -172,6 +167,15 @@ class Batch:
         if self._unaffordable is not None:
             raise self._unaffordable
         return self.outcomes
+
+    async def _look_up_and_ask(self) -> None:
+        with no_collection():
+            misses = await self._look_up()
+        if misses and not self._run.stopped:
+            async with self.engine:
+                await self._ask(self._leaders(misses))
+            await self.caching.flush()
+            await self._take_first_answers(misses)
 
     def snapshot(self) -> RunSnapshot:
         """The present state; may be called from any thread."""

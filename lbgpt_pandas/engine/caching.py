@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -14,6 +15,8 @@ from lbgpt_pandas.engine.recording import Recording
 from lbgpt_pandas.engine.types import CacheMode
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from lbgpt_pandas.engine.caches.standard import StandardTier
     from lbgpt_pandas.engine.semantic.questions import Question
     from lbgpt_pandas.engine.semantic.tier import SemanticTier
@@ -165,6 +168,10 @@ class Caching:
             await self.tier.save(key, **about)  # type: ignore[arg-type]  # one dict for two calls
         if self.semantic is not None and question is not None and "semantic" in into:
             await self.semantic.save(question, engine=engine, **about)  # type: ignore[arg-type]  # same
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """Let a run read and write the exact tier; see `StandardTier.in_use`."""
+        return nullcontext() if self.tier is None else self.tier.in_use()
 
     async def flush(self) -> None:
         """Write what a failing store has left behind, if it can be written again."""

@@ -34,6 +34,7 @@ from lbgpt_pandas.engine.limits.quota import Limits, shared_quota
 from lbgpt_pandas.engine.run_state import RunState
 from lbgpt_pandas.engine.semantic.tier import as_semantic_tier
 from lbgpt_pandas.engine.session import Session
+from lbgpt_pandas.engine.stored import found_meanwhile
 from lbgpt_pandas.engine.types import Outcome, Source
 from lbgpt_pandas.engine.usage import UsageLog
 
@@ -327,9 +328,10 @@ class Pipeline(Connections):
         """
         async with self:
             session = self._sessions[asyncio.get_running_loop()]
-            keep = partial(self._store, session, request, Keeping(key, caching, question))
+            keeping = Keeping(key, caching, question)
+            keep = partial(self._store, session, request, keeping)
             outcome, led = await session.flights.share(
-                key, lambda: self._ask(session, request, key, keep, Trail(run or RunState()))
+                key, lambda: self._ask(session, request, keeping, keep, Trail(run or RunState()))
             )
             if led:
                 return outcome
@@ -339,8 +341,13 @@ class Pipeline(Connections):
         return outcome._replace(source=Source.SHARED, attempts=0)
 
     async def _ask(
-        self, session: Session, request: Request, key: str, keep: Keep, trail: Trail
+        self, session: Session, request: Request, keeping: Keeping, keep: Keep, trail: Trail
     ) -> Outcome:
+        key = keeping.key
+        found = await found_meanwhile(keeping.caching, key, messages=request.messages)
+        if found is not None:
+            price = self.price_usd(found)
+            return Outcome(found, None, Source.EXACT_CACHE, key, price_usd=price)
         completion: Completion | None = None
         failure: RequestError | None = None
         try:

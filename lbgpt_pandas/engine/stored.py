@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.caches.envelope import CorruptEntry, load, opened
 from lbgpt_pandas.engine.completions import MAX_PLAUSIBLE_TOKENS as MOST_TOKENS
-from lbgpt_pandas.engine.completions import counted
+from lbgpt_pandas.engine.completions import counted, read_completion
+from lbgpt_pandas.engine.errors import RequestError
 from lbgpt_pandas.engine.types import Completion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from lbgpt_pandas.engine.caches.standard import StandardTier
+    from lbgpt_pandas.engine.caching import Caching
+    from lbgpt_pandas.engine.types import Message
 
 
 def read_stored(key: str, text: str) -> Completion | dict[str, object]:
@@ -48,6 +53,41 @@ def read_stored(key: str, text: str) -> Completion | dict[str, object]:
     if not isinstance(payload, dict):
         raise CorruptEntry("the entry holds no answer")
     return payload
+
+
+async def find_stored(
+    tier: StandardTier, key: str, *, messages: Sequence[Message], counts: bool = True
+) -> Completion | None:
+    """Return the whole stored answer to a single request; None if there is none to be used.
+
+    Parameters
+    ----------
+    tier : StandardTier
+        Where to look.
+    key : str
+        The request's key.
+    messages : sequence of dict
+        Its messages.
+    counts : bool, default True
+        Whether this is a hit or a miss.
+    """
+    payload = (await tier.find([key], counts=counts)).get(key)
+    if payload is None:
+        return None
+    try:
+        return read_completion(payload, messages=messages, deployment="")
+    except RequestError:
+        return None  # stored by something that accepted more than this version does
+
+
+async def found_meanwhile(
+    caching: Caching, key: str, *, messages: Sequence[Message]
+) -> Completion | None:
+    """Return what another run has stored since this one looked: nobody pays twice for it."""
+    tier = caching.tier
+    if tier is None or not caching.reads or not tier.is_news(key):
+        return None
+    return await find_stored(tier, key, messages=messages, counts=False)
 
 
 @cache

@@ -15,11 +15,11 @@ from lbgpt_pandas.engine.completions import read_completion, to_sdk_chunk
 from lbgpt_pandas.engine.errors import (
     ContentFiltered,
     IncompleteStream,
-    RequestError,
     Timeout,
 )
 from lbgpt_pandas.engine.pipeline import Pipeline
 from lbgpt_pandas.engine.semantic.questions import question_of
+from lbgpt_pandas.engine.stored import find_stored
 from lbgpt_pandas.engine.types import Outcome, Request, Source
 
 if TYPE_CHECKING:
@@ -100,13 +100,9 @@ class Streams(Pipeline):
     async def _stored(self, request: Request, key: str, caching: Caching) -> Completion | None:
         if caching.tier is None:
             return None
-        payload = (await caching.tier.find([key])).get(key)
-        if payload is None:
+        completion = await find_stored(caching.tier, key, messages=request.messages)
+        if completion is None:
             return None
-        try:
-            completion = read_completion(payload, messages=request.messages, deployment="")
-        except RequestError:
-            return None  # stored by something that accepted more than this version does
         price = self.price_usd(completion)
         found = Outcome(completion, None, Source.EXACT_CACHE, key, price_usd=price)
         SESSION_BOOK.spared([(found, 1)], engine=self.name, at=self.clock.wall())

@@ -383,3 +383,32 @@ async def test_parameters_that_live_for_a_moment_have_keys_of_their_own():
     outcomes = await Batch(engine, Passing()).arun()
     assert len({outcome.key for outcome in outcomes}) == 50
     assert texts(outcomes) == [str(number) for number in range(50)]
+
+
+async def test_runs_that_meet_from_both_ends_make_each_call_once(clock):
+    tier = StandardTier(MemoryCache())
+    engine = ScriptedGPT(latency_s=1.0, max_parallel_calls=4, clock=clock)
+    requests = ask(*map(str, range(400)))
+    batches = [
+        Batch(engine, some, caching=use(tier=tier), clock=clock)
+        for some in (requests, requests[::-1])
+    ]
+    outcomes = await asyncio.gather(*(batch.arun() for batch in batches))
+    assert len(engine.requests) == 400
+    assert texts(outcomes[0]) == texts(outcomes[1][::-1])
+    late = [outcome for batch in outcomes for outcome in batch if outcome.source == "exact_cache"]
+    assert late
+    assert not any(outcome.attempts for outcome in late)
+    assert not tier.is_news(batches[0].keys[0])
+
+
+async def test_what_another_run_stored_meanwhile_is_asked_all_the_same_where_nothing_is_read(clock):
+    tier = StandardTier(MemoryCache())
+    engine = ScriptedGPT(latency_s=1.0, max_parallel_calls=1, clock=clock)
+    requests = ask(*map(str, range(200)))
+    batches = [
+        Batch(engine, some, caching=use("refresh", tier=tier), clock=clock)
+        for some in (requests, requests[::-1])
+    ]
+    await asyncio.gather(*(batch.arun() for batch in batches))
+    assert len(engine.requests) > 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.caches.envelope import CorruptEntry, outdated, seal, unseal
@@ -16,7 +17,7 @@ from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lbgpt_pandas.engine.caches.base import Cache
     from lbgpt_pandas.engine.clock import Clock
@@ -69,6 +70,8 @@ class StandardTier:
         self._told: set[str] = set()
         self._giving_way: set[str] = set()
         self._held = HeldBack()
+        self._runs = 0
+        self._news: set[str] = set()
         self._reads, self._writes = Rest(), Rest()
         self.hits = self.misses = self.corrupt = 0
         self.read_failures = self.write_failures = 0
@@ -169,6 +172,9 @@ class StandardTier:
             self._tell("seal", f"an answer cannot be kept in the cache: {_reason(error)}")
             return False
         replace = replace or key in self._giving_way
+        if self._runs > 1:
+            with self._lock:
+                self._news.add(key)
         if not await self._write(key, text, replace=replace):
             self._hold(key, text, replace=replace)
             return False
@@ -184,6 +190,23 @@ class StandardTier:
             with self._lock:
                 self._writes.reset()
             await self._write_held()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Let a run read and write; what others store meanwhile is news to it."""
+        with self._lock:
+            self._runs += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._runs -= 1
+                if not self._runs:
+                    self._news.clear()
+
+    def is_news(self, key: str) -> bool:
+        """Tell whether a run has stored this answer after another may have looked for it."""
+        return key in self._news
 
     def reset(self) -> None:
         """Try a store again that failed, and tell again if it still does."""
