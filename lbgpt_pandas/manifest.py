@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import platform
 import secrets
@@ -208,9 +209,8 @@ async def recorded_answers(run: Ended, outcomes: Sequence[Outcome | None]) -> di
     answered = {outcome.key: outcome for outcome in outcomes if outcome and outcome.completion}
     envelopes = await _envelopes(run.caching, list(answered))
     _check_stored(answered, envelopes)
-    changed = 0
-    for key, outcome in answered.items():
-        changed += _text(key, envelopes[key]) != (outcome.completion and outcome.completion.text)
+    # In a thread, because the loop has other runs to look after.
+    changed = await asyncio.to_thread(_count_changed, answered, envelopes)
     if changed:
         raise ConfigurationError(
             f"{changed:,} answers in the cache are not those of this run any more: another run "
@@ -251,6 +251,13 @@ def _check_stored(answered: Mapping[str, Outcome], envelopes: Mapping[str, str])
         f"{len(missing):,} of {len(answered):,} answers of this run are not in its cache, so that "
         'they cannot be exported. Run it again with cache_mode="use" and a cache that keeps '
         "them, such as the default one, and export that"
+    )
+
+
+def _count_changed(answered: Mapping[str, Outcome], envelopes: Mapping[str, str]) -> int:
+    return sum(
+        _text(key, envelopes[key]) != (outcome.completion and outcome.completion.text)
+        for key, outcome in answered.items()
     )
 
 

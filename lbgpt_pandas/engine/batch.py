@@ -6,6 +6,8 @@ import asyncio
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace as replaced
+
 from lbgpt_pandas.engine.accounts import SESSION_BOOK
 from lbgpt_pandas.engine.caching import NO_CACHING
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
@@ -291,7 +293,7 @@ class Batch:
                 self._in_flight -= 1
             self._book(number, outcome)
             for follower in self._followers.pop(number, ()):
-                self._book(follower, outcome._replace(source=Source.SHARED, attempts=0))
+                self._book(follower, replaced(outcome, source=Source.SHARED, attempts=0))
 
     def _question(self, number: int) -> Question | None:
         has_tier = self.caching.semantic is not None and self.caching.writes
@@ -316,9 +318,9 @@ class Batch:
     def _settle(self, number: int, outcome: Outcome) -> None:
         completion = outcome.completion
         if completion is not None and completion.payload is not None and not self._keep_payloads:
-            outcome = outcome._replace(completion=completion._replace(payload=None))
+            outcome = replaced(outcome, completion=replaced(completion, payload=None))
         if self._attempts_before and (before := self._attempts_before.pop(number, 0)):
-            outcome = outcome._replace(attempts=outcome.attempts + before)
+            outcome = replaced(outcome, attempts=outcome.attempts + before)
         self.outcomes[number] = outcome
         rows = self.rows_of[number]
         if outcome.attempts > 1:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace as replaced
+
 from lbgpt_pandas.engine.caches.envelope import unseal
 from lbgpt_pandas.engine.completions import read_completion
 from lbgpt_pandas.engine.errors import RequestError
@@ -146,7 +148,7 @@ class Lookups:
             first = self._outcome(number, self.keys[number], answer)
             kept = outcome.completion if first is None else first.completion
             if kept is not None and kept.text != outcome.completion.text:
-                changed[number] = outcome._replace(completion=kept)
+                changed[number] = replaced(outcome, completion=kept)
         return changed
 
     def question(self, number: int) -> Question | None:

@@ -9,6 +9,8 @@ from abc import abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace as replaced
+
 from lbgpt_pandas.engine import pricing
 from lbgpt_pandas.engine.arguments import (
     check_at_least_one,
@@ -281,7 +283,7 @@ class Pipeline(Connections):
         """Return the request as it will be sent: with the engine's tools if it has none."""
         if self.tools is None or "tools" in request.params:
             return request
-        return request._replace(params={**request.params, "tools": self.tools})
+        return replaced(request, params={**request.params, "tools": self.tools})
 
     def key_maker(self, request: Request) -> KeyMaker:
         """Return the key maker for requests with these parameters and options."""
@@ -338,7 +340,7 @@ class Pipeline(Connections):
             if outcome.completion is not None:
                 # Whoever made the call may have had another cache, or none.
                 await keep(outcome.completion)
-        return outcome._replace(source=Source.SHARED, attempts=0)
+        return replaced(outcome, source=Source.SHARED, attempts=0)
 
     async def _ask(
         self, session: Session, request: Request, keeping: Keeping, keep: Keep, trail: Trail

@@ -7,8 +7,10 @@ wrong with it, or what is right in spite of it.
 
 from __future__ import annotations
 
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec import MsgspecError, Struct
+from msgspec.json import Decoder
 
 from lbgpt_pandas.engine.caches.envelope import CorruptEntry, load, opened
 from lbgpt_pandas.engine.completions import MAX_PLAUSIBLE_TOKENS as MOST_TOKENS
@@ -17,7 +19,7 @@ from lbgpt_pandas.engine.errors import RequestError
 from lbgpt_pandas.engine.types import Completion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from lbgpt_pandas.engine.caches.standard import StandardTier
     from lbgpt_pandas.engine.caching import Caching
@@ -46,7 +48,7 @@ def read_stored(key: str, text: str) -> Completion | dict[str, object]:
         If version, checksum or key differ.
     """
     raw = opened(key, text)
-    completion = _decoder()(raw)
+    completion = _read(raw)
     if completion is not None:
         return completion
     payload = load(raw)
@@ -90,37 +92,49 @@ async def found_meanwhile(
     return await find_stored(tier, key, messages=messages, counts=False)
 
 
-@cache
-def _decoder() -> Callable[[bytes], Completion | None]:
-    import msgspec  # noqa: PLC0415  # where nothing is cached, nobody needs it
+class _Details(Struct, gc=False):
+    cached_tokens: int = 0
 
-    define = partial(msgspec.defstruct, gc=False)
-    details = define("Details", [("cached_tokens", int, 0)])
-    counts = [("prompt_tokens", int), ("completion_tokens", int)]
-    usage = define("Usage", [*counts, ("prompt_tokens_details", details | None, None)])
-    message = define("Message", [("content", str)])
-    choice = define("Choice", [("message", message), ("finish_reason", str | None, None)])
-    parts = [("choices", list[choice]), ("usage", usage), ("model", str)]  # type: ignore[valid-type]  # a class made here
-    answer = define("Answer", parts)
-    decode = msgspec.json.Decoder(answer).decode
 
-    def read(raw: bytes) -> Completion | None:
-        try:
-            found: Any = decode(raw)
-        except msgspec.MsgspecError:
-            return None
-        if len(found.choices) != 1:
-            return None
-        first, spent = found.choices[0], found.usage
-        if first.finish_reason == "content_filter":
-            return None
-        prompt, completion, cached = spent.prompt_tokens, spent.completion_tokens, 0
-        if spent.prompt_tokens_details is not None:
-            cached = spent.prompt_tokens_details.cached_tokens
-        if min(prompt, completion, cached) < 0 or prompt + completion + cached > MOST_TOKENS:
-            return None
-        tokens = counted(prompt, completion, cached)
-        text, reason = first.message.content, first.finish_reason
-        return Completion(None, text, reason, found.model, tokens, "")
+class _Usage(Struct, gc=False):
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_tokens_details: _Details | None = None
 
-    return read
+
+class _Message(Struct, gc=False):
+    content: str
+
+
+class _Choice(Struct, gc=False):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Answer(Struct, gc=False):
+    choices: list[_Choice]
+    usage: _Usage
+    model: str
+
+
+_decode = Decoder(_Answer).decode
+
+
+def _read(raw: bytes) -> Completion | None:
+    """Read a usual answer; None for any other."""
+    try:
+        answer = _decode(raw)
+    except MsgspecError:
+        return None
+    if len(answer.choices) != 1:
+        return None
+    first, usage = answer.choices[0], answer.usage
+    if first.finish_reason == "content_filter":
+        return None
+    prompt, completion, cached = usage.prompt_tokens, usage.completion_tokens, 0
+    if usage.prompt_tokens_details is not None:
+        cached = usage.prompt_tokens_details.cached_tokens
+    if min(prompt, completion, cached) < 0 or prompt + completion + cached > MOST_TOKENS:
+        return None
+    tokens = counted(prompt, completion, cached)
+    return Completion(None, first.message.content, first.finish_reason, answer.model, tokens, "")

@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace as replaced
+
 from lbgpt_pandas.engine.accounts import SESSION_BOOK
 from lbgpt_pandas.engine.assembly import Assembly, check_chunk, replay
 from lbgpt_pandas.engine.caching import Keeping
@@ -151,7 +153,7 @@ def _asking_for_usage(request: Request) -> Request:
     options = params.pop("stream_options", {})
     if isinstance(options, dict):
         params["stream_options"] = {**options, "include_usage": True}
-    return request._replace(params=params)
+    return replaced(request, params=params)
 
 
 class _Answer:

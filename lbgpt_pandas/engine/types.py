@@ -2,7 +2,8 @@
 
 A :class:`Request` goes in, an :class:`Outcome` comes out. Between the two a provider
 answer is a :class:`Completion`, which keeps the provider's JSON untouched. What a column has a
-hundred thousand of is a named tuple, which is made five times as fast as a frozen dataclass.
+hundred thousand of is a struct: made ten times as fast as a frozen dataclass, and passed over by
+the garbage collector, which would hold everything up to go through them. None can be in a cycle.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +49,7 @@ EXACT = Source.EXACT_CACHE
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
-class Request(NamedTuple):
+class Request(Struct, frozen=True, gc=False):
     """One chat request.
 
     Attributes
@@ -102,7 +105,7 @@ class Request(NamedTuple):
         )
 
 
-class TokenCount(NamedTuple):
+class TokenCount(Struct, frozen=True, gc=False):
     """The tokens of one completion as the provider counted them.
 
     Attributes
@@ -126,7 +129,7 @@ class TokenCount(NamedTuple):
         return self.prompt + self.completion
 
 
-class Completion(NamedTuple):
+class Completion(Struct, frozen=True, gc=False):
     """A validated provider answer.
 
     Attributes
@@ -157,7 +160,7 @@ class Completion(NamedTuple):
     request_id: str | None = None
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True, gc=False):
     """What became of one request: a completion or an error, never both, never neither.
 
     Attributes

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as replaced
 
 from lbgpt_pandas.engine import errors
 from lbgpt_pandas.engine.attempts import CROWDED_S
@@ -224,7 +225,7 @@ async def test_one_long_answer_does_not_make_other_rows_too_large(clock):
 async def test_rows_that_are_too_large_do_not_stop_the_run(clock):
     engine = ScriptedGPT("ok", clock=clock, limit_tpm=2_000)
     large = [
-        each._replace(messages=[{"role": "user", "content": "x" * 12_000}]) for each in rows(25)
+        replaced(each, messages=[{"role": "user", "content": "x" * 12_000}]) for each in rows(25)
     ]
     outcomes = await Batch(engine, [*large, *rows(30)], clock=clock).arun()
     assert [type(outcome.error) for outcome in outcomes[:25]] == [errors.RequestExceedsQuota] * 25
