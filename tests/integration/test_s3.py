@@ -297,7 +297,7 @@ def test_killed_in_the_middle_of_a_run_and_restarted(own_s3, make):
 
     cache = make(own_s3, timeout_s=1.0)
     tier, engine = StandardTier(cache, clock=clock), ScriptedGPT(answer, max_parallel_calls=4)
-    complete_with_one_warning(tier, engine, match="cannot be written.*'answers'", rows=30)
+    complete_with_one_warning(tier, engine, match="written.*'answers'", rows=30)
     own_s3.start()
     lb.engine.portal.run_sync(tier.flush())
     complete(StandardTier(cache), engine, rows=30)
