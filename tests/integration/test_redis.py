@@ -275,7 +275,7 @@ def test_killed_in_the_middle_of_a_run_and_restarted(own_redis, closing):
     engine = ScriptedGPT(answer, max_parallel_calls=8)
     cache = closing(RedisCache(server.url))
     tier = StandardTier(cache, clock=clock)
-    complete_with_one_warning(tier, engine, match="cannot be written", rows=200)
+    complete_with_one_warning(tier, engine, match="written", rows=200)
     lb.engine.portal.run_sync(tier.flush())
     # Lost with the server is what it had before; everything after that moment is there.
     stored = lb.engine.portal.run_sync(contents(cache))
