@@ -55,8 +55,9 @@ def run(block: str, namespace: dict[str, Any]) -> None:
 
 
 def test_the_blocks_run_in_order(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # a block writes an archive
     monkeypatch.setenv("OPENAI_API_KEY", "sk-CANARY0123456789abcdef")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "CANARY0123456789abcdef")
     lb.configure(ScriptedGPT("positive"), progress="none")
