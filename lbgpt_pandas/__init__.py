@@ -8,6 +8,7 @@ first call.
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from lbgpt_pandas.accessor import register_accessors
 from lbgpt_pandas.answers import cache
@@ -56,13 +57,18 @@ from lbgpt_pandas.engine.semantic.faiss import FaissSemanticCache
 from lbgpt_pandas.engine.semantic.qdrant import QdrantSemanticCache
 from lbgpt_pandas.engine.views import register_views
 from lbgpt_pandas.frames import col
+from lbgpt_pandas.notebook.dashboard import dashboard
 from lbgpt_pandas.notebook.progress import choose_view
 from lbgpt_pandas.registry import runs
 from lbgpt_pandas.reports import RunReport
 from lbgpt_pandas.runs import last_run
 from lbgpt_pandas.settings import Settings, configure, settings, using
+from lbgpt_pandas.submissions import Run
 from lbgpt_pandas.usage import headroom, usage
 from lbgpt_pandas.version import __version__
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
 
 __all__ = [
     "AuthError",
@@ -102,6 +108,7 @@ __all__ = [
     "RetryBudgetExhausted",
     "RowErrors",
     "RowErrorsWarning",
+    "Run",
     "RunAborted",
     "RunReport",
     "S3Cache",
@@ -114,6 +121,7 @@ __all__ = [
     "cache",
     "col",
     "configure",
+    "dashboard",
     "headroom",
     "last_run",
     "load_run",
@@ -129,3 +137,17 @@ __all__ = [
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 register_accessors()
 register_views(choose_view)
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Add ``%lbgpt`` and ``%%lbgpt`` to IPython; ``%load_ext lbgpt_pandas`` calls this."""
+    from lbgpt_pandas.notebook import magics  # noqa: PLC0415  # imports IPython
+
+    magics.load_ipython_extension(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Take the magics away again; ``%unload_ext lbgpt_pandas`` calls this."""
+    from lbgpt_pandas.notebook import magics  # noqa: PLC0415  # imports IPython
+
+    magics.unload_ipython_extension(shell)

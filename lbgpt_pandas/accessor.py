@@ -21,6 +21,7 @@ from lbgpt_pandas.settings import (
     check_max_parallel,
     settings,
 )
+from lbgpt_pandas.submissions import submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.base import _BaseGPT
     from lbgpt_pandas.engine.types import CacheMode, Message
     from lbgpt_pandas.frames import RowPlan, col
+    from lbgpt_pandas.submissions import Run
 
 ACCESSOR_NAME = "lbgpt"
 
@@ -178,6 +180,43 @@ class LbgptAccessor:
         Cancelling the await cancels the run; finished rows are cached.
         """
         return await self._prepare(**_keywords(locals())).arun()
+
+    def submit(
+        self,
+        template: object = None,
+        *,
+        messages: str | Callable[[Any], Sequence[Message]] | None = None,
+        model: str | None = None,
+        system: str | col | None = None,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        response_format: Mapping[str, object] | None = None,
+        engine: _BaseGPT | None = None,
+        errors: ErrorMode | None = None,
+        na: str = "skip",
+        duplicates: str = "share",
+        cache_mode: CacheMode | None = None,
+        semantic: bool | float | None = None,
+        budget: Budget | float | None = None,
+        max_parallel: int | None = None,
+        progress: Progress | bool | None = None,
+        name: Hashable | None = None,
+        **params: Any,
+    ) -> Run:
+        """Start `complete` in the background: same arguments, returns at once.
+
+        Returns
+        -------
+        Run
+            With ``result()``, ``partial()``, ``progress()``, ``pause()``, ``resume()``,
+            ``cancel()`` and ``report``; it can be awaited. In a notebook it is drawn with
+            buttons, which work while other cells run.
+
+        Raises
+        ------
+        TemplateError, ConfigurationError, TypeError
+            As `complete`, before anything is started; all else is raised by the result.
+        """
+        return submit(self._prepare(**_keywords(locals())))
 
     def _prepare(
         self,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lbgpt_pandas.engine.report import inert_html
+from lbgpt_pandas.engine.markup import table_html
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -154,17 +154,7 @@ class CacheInfo:
         return "\n".join([head, *(f"  {label:<14}{text}" for label, text in self.lines())])
 
     def _repr_html_(self) -> str:
-        cell = 'style="text-align:left;padding:2px 12px 2px 0;vertical-align:top"'
-        rows = "".join(
-            f"<tr><th {cell}>{inert_html(label)}</th><td {cell}>{inert_html(text)}</td></tr>"
-            for label, text in self.lines()
-        )
-        caption = inert_html(f"lbgpt cache · {self.location or 'none'}")
-        return (
-            '<table style="font-family:var(--jp-code-font-family, monospace)">'
-            f'<caption style="text-align:left;font-weight:bold">{caption}</caption>'
-            f"<tbody>{rows}</tbody></table>"
-        )
+        return table_html(f"lbgpt cache · {self.location or 'none'}", self.lines())
 
 
 def _size(number: float) -> str:

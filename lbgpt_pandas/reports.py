@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pandas as pd
 
 from lbgpt_pandas.differences import difference, side_of_archive, side_of_run
+from lbgpt_pandas.drawing.run import run_html
 from lbgpt_pandas.engine.archive import write_archive
 from lbgpt_pandas.engine.portal import run_sync
 from lbgpt_pandas.engine.report import RunSummary, billed_usd, count_errors, saved_usd
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.differences import Side
     from lbgpt_pandas.engine.budget import Budget
     from lbgpt_pandas.engine.errors import LbgptError
+    from lbgpt_pandas.engine.states import RunHeading
     from lbgpt_pandas.engine.types import Outcome
 
 TOKEN_COLUMNS = ["prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"]
@@ -38,6 +40,11 @@ TOKEN_COLUMNS = ["prompt_tokens", "completion_tokens", "total_tokens", "cached_t
 
 class Reported(Ended, Protocol):
     """A run as its report sees it."""
+
+    @property
+    def heading(self) -> RunHeading:
+        """What the run is."""
+        ...
 
     def again(self, outcomes: Sequence[Outcome | None]) -> Reported:
         """Return a run for what is missing from these outcomes."""
@@ -93,7 +100,8 @@ class RunReport:
         return self.summary.to_text()
 
     def _repr_html_(self) -> str:
-        return self.summary.to_html()
+        summary = self.summary
+        return run_html(self._run.heading, summary.snapshot, notes=summary.notes())
 
     @property
     def id(self) -> str:

@@ -15,6 +15,7 @@ from lbgpt_pandas.engine.errors import (
     RowErrorsWarning,
 )
 from lbgpt_pandas.engine.portal import run_async, run_sync
+from lbgpt_pandas.engine.states import RunHeading
 from lbgpt_pandas.engine.views import close_quietly, drawn, open_view
 from lbgpt_pandas.manifest import new_id
 from lbgpt_pandas.misses import explained
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.budget import Budget
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.types import Outcome
+    from lbgpt_pandas.engine.views import View
     from lbgpt_pandas.frames import RowPlan
     from lbgpt_pandas.settings import ErrorMode, Progress
 
@@ -92,14 +94,17 @@ class RowRun:
         self.plan, self.engine, self.caching = plan, engine, caching
         self.model, self.errors, self.name = model, errors, name
         self.progress, self.budget, self.max_parallel = progress, budget, max_parallel
-        self.status, self.id = "done", ""
+        self.status = "done"
         self.started: datetime = engine.clock.wall()
+        self.id = new_id(self.started)
+        self._report: RunReport | None = None
+        self._notices: list[str] = []
         self.batch = Batch(
             engine,
             plan.requests,
             caching=caching,
             rows_of=plan.rows_of(),
-            failed=len(plan.errors),
+            broken=list(plan.errors.values()),
             skipped=len(plan.skipped),
             max_parallel=max_parallel,
             stop_on_error=errors == "raise",
@@ -113,7 +118,14 @@ class RowRun:
 
     def run(self) -> pd.Series[Any]:
         """Run on the engine's loop while this thread draws progress."""
-        view = open_view(self.progress)
+        try:
+            self.work(open_view(self.progress, self.heading))
+        finally:
+            self.tell(depth=WARNING_DEPTH)
+        return self.deliver(depth=WARNING_DEPTH)
+
+    def work(self, view: View) -> None:
+        """Run on the engine's loop while this thread draws, and leave the report behind."""
         with self._recorded():
             try:
                 run_sync(
@@ -123,21 +135,34 @@ class RowRun:
                 )
             finally:
                 close_quietly(view, self.batch.snapshot())
-        return self._deliver()
 
     async def arun(self) -> pd.Series[Any]:
         """Run on the engine's loop, awaited from the caller's."""
-        with self._recorded():
-            async with drawn(open_view(self.progress), self.batch.snapshot):
-                await run_async(self.batch.arun())
-        return self._deliver()
+        view = open_view(self.progress, self.heading, controls=self.batch, awaited=True)
+        try:
+            with self._recorded():
+                async with drawn(view, self.batch.snapshot):
+                    await run_async(self.batch.arun())
+        finally:
+            self.tell(depth=WARNING_DEPTH)
+        return self.deliver(depth=WARNING_DEPTH)
+
+    @property
+    def heading(self) -> RunHeading:
+        """What the run is, for its view."""
+        column = "" if self.name is None else str(self.name)
+        return RunHeading("complete", self.model, self.engine.name, column, self.id)
+
+    @property
+    def report(self) -> RunReport:
+        """What the run did; until it has ended, what it has done so far."""
+        return self._report or RunReport(self)
 
     @contextmanager
     def _recorded(self) -> Iterator[None]:
         """Leave a report behind however the block ends, and say so when it ends badly."""
         global _last  # noqa: PLW0603  # lb.last_run() is one per process by definition
         self.started = self.engine.clock.wall()
-        self.id = new_id(self.started)
         try:
             yield
         except CacheMiss as miss:
@@ -155,13 +180,31 @@ class RowRun:
             if self.status == "done" and self.batch.snapshot().failed:
                 self.status = "failed"
             self._report = _last = RunReport(self)
-            for notice in [*register(_last), *self.caching.take_notices()]:
-                warnings.warn(notice, CacheWarning, stacklevel=WARNING_DEPTH + 1)
-            for notice in self.engine.take_notices():
-                warnings.warn(notice, LimitsWarning, stacklevel=WARNING_DEPTH + 1)
+            self._notices = [*register(_last), *self.caching.take_notices()]
 
-    def _deliver(self) -> pd.Series[Any]:
-        report = self._report
+    def tell(self, *, depth: int) -> None:
+        """Warn of what caches and limits had to say, once.
+
+        Parameters
+        ----------
+        depth : int
+            Frames between `warnings.warn` and the user's line.
+        """
+        notices, self._notices = self._notices, []
+        for notice in notices:
+            warnings.warn(notice, CacheWarning, stacklevel=depth)
+        for notice in self.engine.take_notices():
+            warnings.warn(notice, LimitsWarning, stacklevel=depth)
+
+    def deliver(self, *, depth: int) -> pd.Series[Any]:
+        """Return the column, or say about failed rows what `errors` asks for.
+
+        Raises
+        ------
+        RowErrors
+            With ``errors="raise"``, if a row failed.
+        """
+        report = self.report
         failed = report.summary.snapshot.failed
         if failed and self.errors == "raise":
             # Rows that share a request share its error, which is named once.
@@ -170,7 +213,7 @@ class RowRun:
                 report.failure_message(), errors, report=report, result=report.result
             ) from errors[0]
         if failed and self.errors == "coerce":
-            warnings.warn(report.failure_message(), RowErrorsWarning, stacklevel=WARNING_DEPTH)
+            warnings.warn(report.failure_message(), RowErrorsWarning, stacklevel=depth)
         return report.result
 
     def again(self, outcomes: Sequence[Outcome | None]) -> RowRun:

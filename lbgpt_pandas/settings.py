@@ -19,7 +19,7 @@ from lbgpt_pandas.engine.caches.disk import DiskCache, default_directory
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import SUPPORTED_MODES
 from lbgpt_pandas.engine.errors import ConfigurationError
-from lbgpt_pandas.engine.report import inert_html
+from lbgpt_pandas.engine.markup import table_html
 from lbgpt_pandas.engine.semantic.faiss import FaissSemanticCache
 from lbgpt_pandas.engine.semantic.tier import SemanticTier, as_semantic_tier
 
@@ -88,12 +88,8 @@ class Settings:
     replay: Replay | None = None
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th>"
-            f"<td style='text-align:left'>{inert_html(repr(getattr(self, name)))}</td></tr>"
-            for name in self.__slots__
-        )
-        return f"<table><tbody>{rows}</tbody></table>"
+        rows = [(name, repr(getattr(self, name))) for name in self.__slots__]
+        return table_html("lbgpt settings", rows)
 
 
 _lock = threading.RLock()

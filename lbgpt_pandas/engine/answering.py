@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from lbgpt_pandas.engine.caching import Caching
+    from lbgpt_pandas.engine.deployment import Deployment
     from lbgpt_pandas.engine.keys import KeyMaker
     from lbgpt_pandas.engine.run_state import RunState
     from lbgpt_pandas.engine.semantic.questions import Question
@@ -30,6 +31,10 @@ class Engine(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+    def deployments(self) -> tuple[Deployment, ...]:
+        """Return what this engine calls."""
+        ...
 
     def prepare(self, request: Request) -> Request:
         """Return the request as it will be sent."""

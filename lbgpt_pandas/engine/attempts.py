@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.budget import BudgetReservation
     from lbgpt_pandas.engine.calls import Trail
     from lbgpt_pandas.engine.clock import Clock
-    from lbgpt_pandas.engine.lanes import Lane
+    from lbgpt_pandas.engine.lanes import Lane, Place
     from lbgpt_pandas.engine.session import Session
     from lbgpt_pandas.engine.transports.base import Reply
     from lbgpt_pandas.engine.types import Completion, Request
@@ -161,7 +161,7 @@ class Attempts:
         sent = False
         call: Call | None = None
         try:
-            place = await session.scheduler.acquire(self._ticket(request, trail, trail.order))
+            place = await self._acquire(session, request, trail)
             call = Call(self._books, place, request, trail, spending)
             trail.called, trail.deployment = place.lane.deployment, call.deployment
             await self._open(place.lane, session, trail)
@@ -175,6 +175,8 @@ class Attempts:
             yield call
         except RequestError as error:
             trail.error = trail.run.last_failure = error
+            if isinstance(error, RateLimited):
+                trail.run.refusals[trail.deployment] += 1
             if call is not None:
                 if sent and decide(error).retry:
                     trail.run.note_tried()
@@ -186,6 +188,16 @@ class Attempts:
                 call.abandon(sent=sent)
             elif spending is not None:
                 spending.cancel()
+
+    async def _acquire(self, session: Session, request: Request, trail: Trail) -> Place:
+        """Wait for a place; one that comes while the run is paused is given back."""
+        order = trail.order or 0
+        while True:
+            await trail.run.until_resumed()
+            place = await session.scheduler.acquire(self._ticket(request, trail, order))
+            if not trail.run.paused:
+                return place
+            place.abandoned(sent=False)
 
     async def _open(self, lane: Lane, session: Session, trail: Trail) -> None:
         """Open the client; one of several that cannot be opened is out of the run."""
@@ -296,7 +308,7 @@ class Attempts:
 
     async def _pause(self, trail: Trail, seconds: float) -> None:
         if seconds > 0:
-            await trail.run.pause(self.clock, seconds)
+            await trail.run.sleep(self.clock, seconds)
 
     async def _send(self, call: Call, request: Request) -> Reply:
         timeout = call.timeout_s

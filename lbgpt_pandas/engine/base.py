@@ -12,7 +12,9 @@ from lbgpt_pandas.engine.calls import Trail
 from lbgpt_pandas.engine.completions import to_sdk_object
 from lbgpt_pandas.engine.embeddings import Embeddings
 from lbgpt_pandas.engine.errors import LimitsWarning
+from lbgpt_pandas.engine.markup import table_html
 from lbgpt_pandas.engine.portal import run_sync
+from lbgpt_pandas.engine.states import RunHeading
 from lbgpt_pandas.engine.streams import Streams
 from lbgpt_pandas.engine.types import Outcome, Request, Source, UsageStats
 from lbgpt_pandas.engine.views import close_quietly, drawn, open_view
@@ -20,6 +22,7 @@ from lbgpt_pandas.engine.views import close_quietly, drawn, open_view
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from lbgpt_pandas.engine.states import DeploymentState
     from lbgpt_pandas.engine.types import Usage
 
 
@@ -109,7 +112,9 @@ class _BaseGPT(Streams, Embeddings):
             request would share, such as a refused key.
         """
         batch = self._batch(requests)
-        async with drawn(open_view(show_progress), batch.snapshot):
+        heading = self._heading(requests)
+        view = open_view(show_progress, heading, controls=batch, awaited=True)
+        async with drawn(view, batch.snapshot):
             return self._answers(await batch.arun(), strict=self.stop_on_exception)
 
     def chat_completion_list(
@@ -118,7 +123,7 @@ class _BaseGPT(Streams, Embeddings):
         show_progress: bool = True,  # noqa: FBT001, FBT002  # LBGPT's signature
     ) -> list[Any]:
         """Answer many requests; see `achat_completion_list`."""
-        batch, view = self._batch(requests), open_view(show_progress)
+        batch, view = self._batch(requests), open_view(show_progress, self._heading(requests))
         try:
             outcomes = run_sync(
                 batch.arun(),
@@ -128,6 +133,19 @@ class _BaseGPT(Streams, Embeddings):
         finally:
             close_quietly(view, batch.snapshot())
         return self._answers(outcomes, strict=self.stop_on_exception)
+
+    def _repr_html_(self) -> str:
+        rows = [("calls at once", f"{self.max_parallel_calls:,}")]
+        rows += [(state.name, state.to_text()) for state in self._states()]
+        return table_html(f"{type(self).__name__} {self.name}", rows)
+
+    def _states(self) -> list[DeploymentState]:
+        return [deployment.state() for deployment in self.deployments()]
+
+    def _heading(self, requests: Sequence[Mapping[str, object]]) -> RunHeading:
+        models = {str(request.get("model") or "") for request in requests}
+        model = models.pop() if len(models) == 1 else f"{len(models):,} models"
+        return RunHeading("chat_completion_list", model=model, engine=self.name)
 
     def _batch(self, requests: Sequence[Mapping[str, object]], *, use_cache: bool = True) -> Batch:
         return Batch(

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cached_property
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace as replaced
 
 from lbgpt_pandas.engine.accounts import SESSION_BOOK
 from lbgpt_pandas.engine.caching import NO_CACHING
+from lbgpt_pandas.engine.cancellation import Cancellation
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
 from lbgpt_pandas.engine.collection import no_collection
 from lbgpt_pandas.engine.errors import (
     BudgetExceeded,
-    ContentFiltered,
-    ContextTooLong,
-    InvalidInput,
-    NotFound,
-    QuotaExhausted,
     RequestError,
-    RequestExceedsQuota,
-    RunAborted,
 )
+from lbgpt_pandas.engine.figures import Figures
 from lbgpt_pandas.engine.flights import Withdrawn
+from lbgpt_pandas.engine.interrupts import DRAIN_S
 from lbgpt_pandas.engine.lookups import Lookups
+from lbgpt_pandas.engine.prospects import Prospects
 from lbgpt_pandas.engine.report import RunSnapshot
-from lbgpt_pandas.engine.retry import decide
 from lbgpt_pandas.engine.run_state import RunState
-from lbgpt_pandas.engine.types import EXACT, Outcome, Source
+from lbgpt_pandas.engine.types import Outcome, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,7 +34,9 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.budget import Budget
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.clock import Clock
+    from lbgpt_pandas.engine.errors import LbgptError
     from lbgpt_pandas.engine.semantic.questions import Question
+    from lbgpt_pandas.engine.states import DeploymentState
     from lbgpt_pandas.engine.types import Request
 
 LOOKUP_SIZE = 2000
@@ -45,13 +44,6 @@ LOOKUP_SIZE = 2000
 
 SPARE_WORKERS = 64
 """Workers beyond the calls in flight, for rows that wait for the cache or for a retry."""
-
-ABORT_AFTER = 20
-"""So many first answers that fail alike, without hope, stop a run."""
-
-
-OF_THE_ROW = (ContentFiltered, ContextTooLong, RequestExceedsQuota)
-"""Failures that say something about one row and nothing about the next."""
 
 
 class Batch:
@@ -67,8 +59,10 @@ class Batch:
         The exact cache and what may be done with it; none by default.
     rows_of : sequence of int, optional
         How many rows of a frame each request stands for, for progress; 1 by default.
-    failed, skipped : int, default 0
-        Further rows that have no request, for progress.
+    broken : sequence of LbgptError, optional
+        Errors of further rows, which have no request; for progress.
+    skipped : int, default 0
+        Further rows that need none.
     max_parallel : int, optional
         Cap on the requests of this run that are worked on at once.
     stop_on_error : bool, default False
@@ -93,7 +87,7 @@ class Batch:
         *,
         caching: Caching = NO_CACHING,
         rows_of: Sequence[int] | None = None,
-        failed: int = 0,
+        broken: Sequence[LbgptError] = (),
         skipped: int = 0,
         max_parallel: int | None = None,
         stop_on_error: bool = False,
@@ -107,7 +101,7 @@ class Batch:
         self.caching = caching
         self.outcomes: list[Outcome | None] = [None] * len(requests)
         self.rows_of = rows_of if rows_of is not None else [1] * len(requests)
-        self._rows = sum(self.rows_of) + failed + skipped
+        self._rows = sum(self.rows_of) + len(broken) + skipped
         self._max_parallel = max_parallel
         self._stop_on_error = stop_on_error
         self._keep_payloads = keep_payloads
@@ -115,19 +109,15 @@ class Batch:
         self._lookups = Lookups(engine, requests, caching, keep_payloads=keep_payloads)
         self._keys = self._lookups.keys
         self._followers: dict[int, list[int]] = {}
-        self._fatal: RequestError | None = None
+        self._prospects = Prospects(requests)
+        self._cancellation = Cancellation()
         self._unaffordable: BudgetExceeded | None = None
         self._finished = False
         self._run = RunState(budget=budget)
         self._started_at: float | None = None
         self._elapsed_s = 0.0
-        self._done = self._cached = self._semantic = self._shared = 0
-        self._in_flight = self._retries = 0
-        self._answered = self._hopeless = 0
-        self._hopeless_kind: tuple[type[RequestError], str | None] | None = None
-        self._failed, self._skipped = failed, skipped
-        self._prompt_tokens = self._completion_tokens = 0
-        self._cost_usd: float | None = 0.0
+        self._figures = Figures(broken=broken, skipped=skipped)
+        self._in_flight = 0
         self._attempts_before: dict[int, int] = {}
         for number, outcome in enumerate(earlier):
             if outcome is not None and outcome.completion is not None:
@@ -150,11 +140,16 @@ class Batch:
             The very first call shows that no call can succeed.
         RunAborted
             The same became clear later, or credit ran out.
+            Or somebody called `cancel`.
         CacheMiss, CacheCorrupt
             With ``cache_mode="replay"``: an answer is not stored, or damaged.
         BudgetExceeded
             The budget is used up, and says that this is to be raised.
         """
+        with self._cancellation.heard():
+            return await self._arun()
+
+    async def _arun(self) -> list[Outcome | None]:
         self._started_at = self._clock.monotonic()
         # A store that failed may be well again, and a failure of this run is told again.
         self.caching.reset()
@@ -164,10 +159,13 @@ class Batch:
         finally:
             self._elapsed_s = self._clock.monotonic() - self._started_at
             self._finished = True
-        if self._fatal is not None:
-            raise self._final_error(self._fatal)
+        if (fatal := self._prospects.fatal) is not None:
+            answered = self._figures.requests
+            raise self._prospects.final_error(fatal, self.outcomes, answered=answered)
         if self._unaffordable is not None:
             raise self._unaffordable
+        if None in self.outcomes:
+            self._cancellation.check()
         return self.outcomes
 
     async def _look_up_and_ask(self) -> None:
@@ -184,21 +182,40 @@ class Batch:
         elapsed = self._elapsed_s
         if not self._finished and self._started_at is not None:
             elapsed = self._clock.monotonic() - self._started_at
+        figures, run = self._figures, self._run
         return RunSnapshot(
             rows=self._rows,
-            done=self._done,
-            failed=self._failed,
-            skipped=self._skipped,
-            cached=self._cached,
-            semantic=self._semantic,
-            shared=self._shared,
+            done=figures.done,
+            failed=figures.failed,
+            skipped=figures.skipped,
+            cached=figures.cached,
+            shared=figures.shared,
             in_flight=self._in_flight,
-            retries=self._retries,
-            prompt_tokens=self._prompt_tokens,
-            completion_tokens=self._completion_tokens,
-            cost_usd=self._cost_usd,
+            retries=figures.retries,
+            prompt_tokens=figures.prompt_tokens,
+            completion_tokens=figures.completion_tokens,
+            cost_usd=figures.cost_usd,
             elapsed_s=elapsed,
             finished=self._finished,
+            semantic=figures.semantic,
+            saved_usd=figures.saved_usd,
+            refused=sum(run.refusals.values()),
+            paused=run.paused,
+            stopped=run.stopped,
+            deployments=self._deployments(),
+            budget=() if run.budget is None else run.budget.states(),
+            failures=figures.failures(),
+        )
+
+    def _deployments(self) -> tuple[DeploymentState, ...]:
+        """Who answers, with the calls of this run only."""
+        return tuple(
+            replace(
+                deployment.state(),
+                answered=self._figures.answered[deployment.name],
+                refused=self._run.refusals[deployment.name],
+            )
+            for deployment in self.engine.deployments()
         )
 
     @property
@@ -214,6 +231,19 @@ class Batch:
     def stop(self) -> None:
         """Start nothing new; what is in flight is finished. Safe from any thread."""
         self._run.stop()
+
+    def cancel(self) -> None:
+        """Stop, and leave what has not arrived within `DRAIN_S`. Safe from any thread."""
+        self.stop()
+        self._cancellation.call(self._clock, after_s=DRAIN_S)
+
+    def pause(self) -> None:
+        """Start nothing new until `resume`; what is in flight is finished. From any thread."""
+        self._run.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`. Safe from any thread."""
+        self._run.resume()
 
     async def _look_up(self) -> list[int]:
         """Settle every cached request; return the numbers of the others."""
@@ -269,6 +299,10 @@ class Batch:
 
     async def _work(self, queue: Iterator[int]) -> None:
         while not self._run.stopped:
+            if self._run.paused:
+                with suppress(Withdrawn):
+                    await self._run.until_resumed()
+                continue
             number = next(queue, None)
             if number is None:
                 return
@@ -322,74 +356,14 @@ class Batch:
         if self._attempts_before and (before := self._attempts_before.pop(number, 0)):
             outcome = replaced(outcome, attempts=outcome.attempts + before)
         self.outcomes[number] = outcome
-        rows = self.rows_of[number]
-        if outcome.attempts > 1:
-            self._retries += outcome.attempts - 1
-        if outcome.error is not None:
-            self._failed += rows
-            if outcome.source is not Source.SHARED:
-                self._note_failure(outcome.error)
-            return
-        self._done += rows
-        source = outcome.source
-        if source is EXACT:  # first, because a cached column has nothing else
-            self._cached += rows
-        elif source is Source.PROVIDER:
-            self._answered += 1
-            self._shared += rows - 1
-            self._charge(outcome)
-        elif source is Source.SHARED:
-            self._shared += rows
-        else:
-            self._cached += rows
-            self._semantic += rows * (source is Source.SEMANTIC_CACHE)
-
-    def _charge(self, outcome: Outcome) -> None:
-        if outcome.completion is None:
-            return
-        self._prompt_tokens += outcome.completion.tokens.prompt
-        self._completion_tokens += outcome.completion.tokens.completion
-        if outcome.price_usd is None or self._cost_usd is None:
-            self._cost_usd = None
-        else:
-            self._cost_usd += outcome.price_usd
+        self._figures.settle(outcome, self.rows_of[number])
+        if outcome.error is not None and outcome.source is not Source.SHARED:
+            self._note_failure(outcome.error)
 
     def _note_failure(self, error: BaseException) -> None:
         if self._stop_on_error:
             self.stop()
-        if not isinstance(error, RequestError) or self.caching.recording is not None:
-            return
-        decision = decide(error)
-        fatal = decision.fatal and not (isinstance(error, NotFound) and self._has_many_models)
-        if fatal or self._is_hopeless(error, retry=decision.retry):
-            self._fatal = self._fatal or error
-            self.stop()
-
-    def _is_hopeless(self, error: RequestError, *, retry: bool) -> bool:
-        """Tell whether the run's first answers all failed alike, with nothing to wait for."""
-        kind = type(error), error.code
-        if self._answered or isinstance(error, InvalidInput):
-            return False
-        if retry or isinstance(error, OF_THE_ROW) or self._hopeless_kind not in (None, kind):
-            # It is not the same for all of them, so the run goes on whatever comes.
-            self._hopeless = -len(self.requests)
-        self._hopeless_kind = kind
-        self._hopeless += 1
-        return self._hopeless >= ABORT_AFTER
-
-    @cached_property
-    def _has_many_models(self) -> bool:
-        return len({request.model for request in self.requests}) > 1
-
-    def _final_error(self, error: RequestError) -> BaseException:
-        first = not self._answered and self._hopeless < ABORT_AFTER
-        if first and not isinstance(error, QuotaExhausted):
-            return error
-        left = sum(outcome is None for outcome in self.outcomes)
-        aborted = RunAborted(
-            f"the run was stopped with {left:,} of {len(self.requests):,} requests not sent, "
-            f"because every further one would fail alike: {error} "
-            "Answers that had arrived are in the cache."
-        )
-        aborted.__cause__ = error
-        return aborted
+        if isinstance(error, RequestError) and self.caching.recording is None:
+            self._prospects.note(error, answered=self._figures.requests)
+            if self._prospects.fatal is not None:
+                self.stop()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, get_args
 from lbgpt_pandas.engine.amounts import UNITS, Amounts, count, count_usd, show
 from lbgpt_pandas.engine.errors import BudgetExceeded, ConfigurationError
 from lbgpt_pandas.engine.lifetime import renew_after_fork
+from lbgpt_pandas.engine.states import BudgetState, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,6 +153,16 @@ class Budget:
         """What is neither spent nor set aside, at least 0; None where there is no limit."""
         with self._lock:
             return Amounts.of({unit: max(0, self._free(unit)) for unit in self._limits})
+
+    def states(self) -> tuple[BudgetState, ...]:
+        """What a view shows of it: each limit, and what is spent of it."""
+        limits, spent = self.limits, self.spent
+        units: tuple[Unit, ...] = get_args(Unit)
+        return tuple(
+            BudgetState(unit, getattr(spent, unit), limit)
+            for unit in units
+            if (limit := getattr(limits, unit)) is not None
+        )
 
     @property
     def paused(self) -> bool:

@@ -7,10 +7,10 @@ import random
 import re
 import threading
 from collections import deque
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from lbgpt_pandas.engine.demands import Demand, Grant
 from lbgpt_pandas.engine.errors import RateLimited
 from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.limits.breaker import Breaker
@@ -18,6 +18,7 @@ from lbgpt_pandas.engine.limits.estimate import TokenEstimator, certain_tokens
 from lbgpt_pandas.engine.limits.headers import read_limits
 from lbgpt_pandas.engine.limits.windows import ROUNDING
 from lbgpt_pandas.engine.retry import decide
+from lbgpt_pandas.engine.states import DeploymentState, Gauge
 from lbgpt_pandas.engine.types import Headroom
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.clock import Clock
     from lbgpt_pandas.engine.errors import RequestError
     from lbgpt_pandas.engine.limits.adaptive import AdaptiveConcurrency
-    from lbgpt_pandas.engine.limits.breaker import Permit
     from lbgpt_pandas.engine.limits.estimate import Counting
     from lbgpt_pandas.engine.limits.headers import Resource
-    from lbgpt_pandas.engine.limits.quota import Quota, Reservation
+    from lbgpt_pandas.engine.limits.quota import Quota
+    from lbgpt_pandas.engine.states import Health
     from lbgpt_pandas.engine.types import Request, TokenCount
     from lbgpt_pandas.engine.usage import UsageLog
 
@@ -50,36 +51,6 @@ RARE_SHARE = 0.05
 IN_A_ROW = 8
 
 _ABOUT_TOKENS = re.compile(r"tokens per min|\bTPM\b|token rate limit", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What a request is expected to take.
-
-    Attributes
-    ----------
-    prompt, completion : int
-        Tokens, estimated; 0 where nobody counts them.
-    certain : int
-        Tokens that a provider counts at admission whatever the answer's length.
-    request : Request or None
-        Of which the estimate is, where there is one.
-    """
-
-    prompt: int = 0
-    completion: int = 0
-    certain: int = 0
-    request: Request | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a call holds at a deployment while it is under way."""
-
-    reservation: Reservation
-    permit: Permit
-    demand: Demand
-    at: float
 
 
 class Deployment:
@@ -129,6 +100,7 @@ class Deployment:
         self.last_fault: RequestError | None = None
         self._latency_at = 0.0
         self._refusals = 0
+        self._answers = self._throttles = 0
         self._recent: deque[bool] = deque(maxlen=RECENT)
         self._clock = clock
         self._random = random.Random()  # noqa: S311  # jitter, not a secret
@@ -207,6 +179,7 @@ class Deployment:
                 self.adaptive.success(now, in_flight=self.in_flight)
             self.in_flight -= 1
             self._recent.append(True)
+            self._answers += 1
             self._refusals = 0
             self.breaker.success(now, grant.permit)
             self._note_latency(now - grant.at, now)
@@ -277,6 +250,7 @@ class Deployment:
         grant.reservation.refuse(now=now)
         with self._lock:
             self._recent.append(False)
+            self._throttles += 1
             rare = self._is_rare(error)
             asked_s = error.retry_after or 0.0
             if self.quota.meters:
@@ -371,3 +345,39 @@ class Deployment:
             blocked_until=blocked_until,
             source=quota.source,
         )
+
+    def state(self) -> DeploymentState:
+        """What a view shows of it."""
+        now = self._clock.monotonic()
+        room, quota = self.headroom(), self.quota
+        with self._lock:
+            breaker, fault = self.breaker.state(now), self.last_fault
+        health: Health = "ready"
+        if breaker != "closed":
+            health = "resting" if breaker == "open" else "probing"
+        elif quota.blocked_until > now:
+            health = "blocked"
+        elif room.next_free_s > 0:
+            health = "waiting"
+        return DeploymentState(
+            self.name,
+            health,
+            wait_s=room.next_free_s,
+            fault="" if breaker == "closed" or fault is None else _named(fault),
+            requests=_gauge(room.requests, quota.limit("requests")),
+            tokens=_gauge(room.tokens, quota.limit("tokens")),
+            in_flight=room.in_flight,
+            places=self.cap,
+            answered=self._answers,
+            refused=self._throttles,
+            source=room.source,
+        )
+
+
+def _gauge(left: float | None, limit: float | None) -> Gauge | None:
+    return None if left is None or limit is None else Gauge(left, limit)
+
+
+def _named(fault: RequestError) -> str:
+    """Name of a failure with its status, such as ``ServerError 503``."""
+    return f"{type(fault).__name__} {fault.status or ''}".strip()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lbgpt_pandas.engine.deployment import Demand, Deployment, Grant
+    from lbgpt_pandas.engine.demands import Demand, Grant
+    from lbgpt_pandas.engine.deployment import Deployment
     from lbgpt_pandas.engine.errors import RequestError
     from lbgpt_pandas.engine.run_state import RunState
     from lbgpt_pandas.engine.transports.base import Transport

@@ -115,6 +115,11 @@ class LiteLlmRouter(_BaseGPT):
         super().__init__(max_parallel_calls, cache, request_timeout=request_timeout, **own)
 
     @property
+    def model_names(self) -> tuple[str, ...]:
+        """Names of the model groups, as ``model=`` takes them."""
+        return self._groups.names
+
+    @property
     def family(self) -> str:
         """Of the only model group; of all together if there are several."""
         return self._groups.family(self.default_model)

@@ -191,6 +191,11 @@ def price_of(model: str) -> Price | None:
     return None if found is None else found[1]
 
 
+def priced_models() -> list[str]:
+    """Names of the models that have a list price or one of `set_price`, sorted."""
+    return sorted({*_PRICES, *_overrides})
+
+
 def set_price(model: str, price: Price | None) -> None:
     """Set the price of a model for this process, from any thread.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from lbgpt_pandas.engine.types import Source
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from lbgpt_pandas.engine.states import BudgetState, DeploymentState, Failures
     from lbgpt_pandas.engine.types import Outcome
 
 
@@ -45,6 +45,20 @@ class RunSnapshot:
         No further change will come.
     semantic : int, default 0
         The part of `cached` that took the answer to nearly the same question.
+    saved_usd : float or None, default 0.0
+        List price of the answers that needed no call so far; None if one is unknown.
+    refused : int, default 0
+        Calls of this run that met a 429.
+    paused : bool, default False
+        Nothing new is started until somebody resumes the run.
+    stopped : bool, default False
+        Nothing new is started any more: the run was interrupted, cancelled, or cannot go on.
+    deployments : tuple of DeploymentState, optional
+        Who answers.
+    budget : tuple of BudgetState, optional
+        Its limits; empty without a budget.
+    failures : tuple of Failures, optional
+        Most frequent first.
     """
 
     rows: int
@@ -61,6 +75,18 @@ class RunSnapshot:
     elapsed_s: float
     finished: bool
     semantic: int = 0
+    saved_usd: float | None = 0.0
+    refused: int = 0
+    paused: bool = False
+    stopped: bool = False
+    deployments: tuple[DeploymentState, ...] = ()
+    budget: tuple[BudgetState, ...] = ()
+    failures: tuple[Failures, ...] = ()
+
+    @property
+    def asked(self) -> int:
+        """Rows that a provider answered for this run."""
+        return self.done - self.cached - self.shared
 
     @property
     def settled(self) -> int:
@@ -106,7 +132,6 @@ class RunSummary:
         """Label and text of each figure, in reading order."""
         shot = self.snapshot
         rate = shot.rows / shot.elapsed_s if shot.elapsed_s else 0.0
-        asked = shot.done - shot.cached - shot.shared
         na = f"{shot.skipped:,} skipped (NA)"
         tokens = f"{shot.prompt_tokens:,} prompt, {shot.completion_tokens:,} completion"
         calls = f"{self.requests:,} different, {self.calls:,} sent, {shot.retries:,} retries"
@@ -114,7 +139,7 @@ class RunSummary:
         cached = f"{shot.cached - shot.semantic:,} from cache{near}"
         rows = [
             ("rows", f"{shot.rows:,}: {shot.done:,} done, {shot.failed:,} failed, {na}"),
-            ("answers", f"{asked:,} asked, {cached}, {shot.shared:,} shared"),
+            ("answers", f"{shot.asked:,} asked, {cached}, {shot.shared:,} shared"),
             ("requests", calls),
             ("tokens billed", tokens),
             ("cost", f"{money(shot.cost_usd)} billed, {money(self.saved_usd)} saved"),
@@ -134,33 +159,12 @@ class RunSummary:
         ]
         return "\n".join([head, *body])
 
-    def to_html(self) -> str:
-        """Return a table with inline styles; every text from outside is escaped."""
-        cell = 'style="text-align:left;padding:2px 12px 2px 0;vertical-align:top"'
-        rows = [
-            f"<tr><th {cell}>{inert_html(label)}</th><td {cell}>{inert_html(text)}</td></tr>"
-            for label, text in self.lines()
-        ]
-        rows += [
-            f"<tr><th {cell}>{count:,} × {inert_html(name)}</th>"
-            f"<td {cell}>{inert_html(self.example.get(name, ''))}</td></tr>"
-            for name, count in self.errors.items()
-        ]
-        caption = inert_html(f"lbgpt run · {self.model} · {self.engine}")
-        return (
-            '<table style="font-family:var(--jp-code-font-family, monospace)">'
-            f'<caption style="text-align:left;font-weight:bold">{caption}</caption>'
-            f"<tbody>{''.join(rows)}</tbody></table>"
-        )
-
-
-def inert_html(text: str) -> str:
-    """Escape a text so that a notebook shows it as it is: no markup, formula or control code.
-
-    Notebooks typeset what stands between two dollar signs, unless each has an element of its own.
-    """
-    shown = "".join(letter if letter.isprintable() else " " for letter in text)
-    return html.escape(shown).replace("$", "<span>$</span>")
+    def notes(self) -> list[str]:
+        """What the counts of a view do not say."""
+        notes = [f"{self.requests:,} different requests, {self.calls:,} calls sent"]
+        if self.truncated:
+            notes.append(f"{self.truncated:,} answers stopped at the token limit")
+        return notes
 
 
 def money(usd: float | None) -> str:

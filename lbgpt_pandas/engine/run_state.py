@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +32,10 @@ class RunState:
     ----------
     stopped : bool
         Nothing new is to be sent.
+    paused : bool
+        Nothing new is to be sent for now.
+    refusals : Counter of str
+        Calls that met a 429, by deployment.
     retries : RetryBudget
         How many retries the run is granted.
     begun_at : float or None
@@ -41,12 +46,14 @@ class RunState:
 
     def __init__(self, *, budget: Budget | None = None) -> None:
         self.budget = budget
-        self.stopped = False
+        self.stopped = self.paused = False
+        self.refusals: Counter[str] = Counter()
         self.retries = RetryBudget()
         self.begun_at: float | None = None
         self.last_failure: RequestError | None = None
         self._out: dict[tuple[Deployment, str | None], RequestError] = {}
         self._waiting: set[asyncio.Future[Any]] = set()
+        self._until_resumed: set[asyncio.Future[None]] = set()
         self._tried: asyncio.Future[None] | None = None
         self._lock = threading.Lock()
 
@@ -58,6 +65,34 @@ class RunState:
         for future in waiting:
             with suppress(RuntimeError):  # its loop is closed: nobody waits any more
                 future.get_loop().call_soon_threadsafe(_withdraw, future)
+
+    def pause(self) -> None:
+        """Send nothing new until `resume`."""
+        with self._lock:
+            self.paused = True
+
+    def resume(self) -> None:
+        """Go on."""
+        with self._lock:
+            self.paused = False
+            waiting, self._until_resumed = self._until_resumed, set()
+        for future in waiting:
+            with suppress(RuntimeError):  # its loop is closed: nobody waits any more
+                future.get_loop().call_soon_threadsafe(_finish, future)
+
+    async def until_resumed(self) -> None:
+        """Wait while the run is paused; raises `Withdrawn` once it is stopped."""
+        while (future := self._resumption()) is not None:
+            await self.wait_for(future)
+
+    def _resumption(self) -> asyncio.Future[None] | None:
+        """What is done when the run goes on; None if it is not paused."""
+        with self._lock:
+            if not self.paused:
+                return None
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._until_resumed.add(future)
+            return future
 
     async def wait_for(self, future: asyncio.Future[T]) -> T:
         """Wait for `future`, or until the run is stopped.
@@ -77,7 +112,7 @@ class RunState:
             with self._lock:
                 self._waiting.discard(future)
 
-    async def pause(self, clock: Clock, seconds: float) -> None:
+    async def sleep(self, clock: Clock, seconds: float) -> None:
         """Sleep, or until the run is stopped; raises `Withdrawn` then."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         alarm = clock.call_later(seconds, lambda: _finish(future))

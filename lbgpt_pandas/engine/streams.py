@@ -20,6 +20,7 @@ from lbgpt_pandas.engine.errors import (
     Timeout,
 )
 from lbgpt_pandas.engine.pipeline import Pipeline
+from lbgpt_pandas.engine.run_state import RunState
 from lbgpt_pandas.engine.semantic.questions import question_of
 from lbgpt_pandas.engine.stored import find_stored
 from lbgpt_pandas.engine.types import Outcome, Request, Source
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.calls import Call
     from lbgpt_pandas.engine.clock import Clock
-    from lbgpt_pandas.engine.semantic.questions import Question
     from lbgpt_pandas.engine.session import Session
     from lbgpt_pandas.engine.transports.base import Stream
     from lbgpt_pandas.engine.types import Completion
@@ -77,10 +77,28 @@ class Streams(Pipeline):
             the answer off.
         """
         keywords = {name: value for name, value in request.items() if name != "stream"}
-        return self._streamed(self.prepare(Request.from_keywords(keywords)))
+        return self.stream_request(Request.from_keywords(keywords), caching=self.caching())
 
-    async def _streamed(self, request: Request) -> AsyncIterator[Any]:
-        caching = self.caching()
+    async def stream_request(
+        self, request: Request, *, caching: Caching, run: RunState | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """Answer one request in parts, with the caches and in the run of the caller's choice.
+
+        Parameters
+        ----------
+        request : Request
+            What to ask.
+        caching : Caching
+            Where the exact answer is looked for, and where a new one is stored.
+        run : RunState, optional
+            The run it belongs to, with its budget; one of its own by default.
+
+        Yields
+        ------
+        openai.types.chat.ChatCompletionChunk
+            As for `streamed_chat_completion`, which also says what is raised.
+        """
+        request = self.prepare(request)
         maker = self.key_maker(request)
         key = maker.key(request.messages, request.sample)
         options = request.params.get("stream_options", {})
@@ -92,7 +110,8 @@ class Streams(Pipeline):
             return
         question = question_of(request, key, maker) if caching.semantic else None
         request = _asking_for_usage(request)
-        async with aclosing(self._live(request, key, caching, question)) as chunks:
+        keep = Keeping(key, caching, question)
+        async with aclosing(self._live(request, keep, run or RunState())) as chunks:
             async for chunk in chunks:
                 choices = chunk.get("choices")
                 is_usage = not choices and bool(chunk.get("usage"))
@@ -100,7 +119,7 @@ class Streams(Pipeline):
                     yield to_sdk_chunk(chunk)
 
     async def _stored(self, request: Request, key: str, caching: Caching) -> Completion | None:
-        if caching.tier is None:
+        if caching.tier is None or not caching.reads:
             return None
         completion = await find_stored(caching.tier, key, messages=request.messages)
         if completion is None:
@@ -111,12 +130,12 @@ class Streams(Pipeline):
         return completion
 
     async def _live(
-        self, request: Request, key: str, caching: Caching, question: Question | None
+        self, request: Request, keep: Keeping, run: RunState
     ) -> AsyncGenerator[Chunk, None]:
         refusal: ContentFiltered | None = None
         async with self:
             session = self._sessions[asyncio.get_running_loop()]
-            trail = Trail()
+            trail = Trail(run)
             answer = await self._attempts.repeat(
                 session, request, trail, partial(self._begin, session, request, trail)
             )
@@ -130,7 +149,6 @@ class Streams(Pipeline):
                 refusal = error
             else:
                 self.proven.add(request.model)
-                keep = Keeping(key, caching, question)
                 await self._store(session, request, keep, completion)
         for chunk in answer.held:
             yield chunk

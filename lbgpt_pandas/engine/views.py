@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from lbgpt_pandas.engine.report import RunSnapshot
+    from lbgpt_pandas.engine.states import RunHeading
 
 TICK_S = 0.1
 
@@ -43,18 +44,75 @@ class NoView:
         """Ignore the snapshot."""
 
 
-_factory: Callable[[str | bool], View] = lambda _progress: NoView()  # noqa: E731  # replaced below
+class Controls(Protocol):
+    """What the buttons of a view do; every method returns at once and is safe from any thread."""
+
+    def pause(self) -> None:
+        """Start nothing new for now."""
+        ...
+
+    def resume(self) -> None:
+        """Go on."""
+        ...
+
+    def cancel(self) -> None:
+        """End the run; finished rows are kept."""
+        ...
 
 
-def register_views(factory: Callable[[str | bool], View]) -> None:
+class MakeView(Protocol):
+    """Makes the view that a ``progress`` argument asks for."""
+
+    def __call__(
+        self,
+        progress: str | bool,  # noqa: FBT001  # the public argument is a bool or a name
+        heading: RunHeading,
+        /,
+        *,
+        controls: Controls | None = None,
+        awaited: bool = False,
+    ) -> View:
+        """Make it; `controls` are None where the caller's thread waits for the run."""
+        ...
+
+
+class _NoViews:
+    """Stands in until the notebook side is there."""
+
+    def __call__(self, *_: object, **__: object) -> View:
+        return NoView()
+
+
+_factory: MakeView = _NoViews()
+
+
+def register_views(factory: MakeView) -> None:
     """Set the function that makes a view from a ``progress`` argument."""
     global _factory  # noqa: PLW0603  # the one seam between the engine and the notebook side
     _factory = factory
 
 
-def open_view(progress: str | bool) -> View:  # noqa: FBT001  # the public argument is a bool or a name
-    """Make the view that `progress` asks for."""
-    return _factory(progress)
+def open_view(
+    progress: str | bool,  # noqa: FBT001  # the public argument is a bool or a name
+    heading: RunHeading,
+    *,
+    controls: Controls | None = None,
+    awaited: bool = False,
+) -> View:
+    """Make the view that `progress` asks for.
+
+    Parameters
+    ----------
+    progress : str or bool
+        As in `df.lbgpt.complete`.
+    heading : RunHeading
+        What the run is.
+    controls : Controls, optional
+        What buttons do, where the view may have some.
+    awaited : bool, default False
+        The caller's loop awaits the run, so that some notebooks hear no click before its end.
+    """
+    return _factory(progress, heading, controls=controls, awaited=awaited)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from lbgpt_pandas.engine.balanced import MultiLoadBalancedGPT
 from lbgpt_pandas.engine.caches.base import MemoryCache
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import Caching
@@ -22,6 +23,7 @@ from lbgpt_pandas.engine.errors import (
     ServerError,
     Timeout,
 )
+from lbgpt_pandas.engine.gpt import ChatGPT
 from lbgpt_pandas.engine.types import Request
 from lbgpt_pandas.testing import ScriptedGPT
 
@@ -358,3 +360,15 @@ async def test_a_thousand_cancelled_runs_leave_nothing_behind():
         assert session.users == 1
         assert session.flights._flights == {}
     assert engine._sessions == {}
+
+
+def test_an_engine_shows_itself_as_html_without_its_key():
+    members = [
+        ChatGPT("sk-CANARY0123456789abcdef", limit_rpm=500, name="<b>east</b>"),
+        ChatGPT("sk-CANARY0123456789abcdef", name="west"),
+    ]
+    shown = MultiLoadBalancedGPT(members)._repr_html_()
+    assert "500 of 500 requests left" in shown
+    assert "west" in shown
+    assert "<b>" not in shown
+    assert "CANARY" not in shown

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from lbgpt_pandas.engine.batch import ABORT_AFTER, SPARE_WORKERS, Batch
+from lbgpt_pandas.engine.batch import SPARE_WORKERS, Batch
 from lbgpt_pandas.engine.caches.base import MemoryCache
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import Caching
@@ -23,6 +23,7 @@ from lbgpt_pandas.engine.errors import (
     RunAborted,
     ServerError,
 )
+from lbgpt_pandas.engine.prospects import ABORT_AFTER
 from lbgpt_pandas.engine.types import Request, Source
 from lbgpt_pandas.testing import ScriptedGPT
 
@@ -263,7 +264,14 @@ async def test_a_cancelled_run_keeps_what_is_finished(clock):
 async def test_the_snapshot_counts_rows_and_money():
     engine = ScriptedGPT(lambda r: ServerError("x") if last_text(r) == "b" else "ok",
                          stop_after_attempts=1)  # fmt: skip
-    batch = Batch(engine, ask("a", "b", "c"), rows_of=[3, 2, 1], failed=4, skipped=5, caching=use())
+    batch = Batch(
+        engine,
+        ask("a", "b", "c"),
+        rows_of=[3, 2, 1],
+        broken=[InvalidInput("no text")] * 4,
+        skipped=5,
+        caching=use(),
+    )
     await batch.arun()
     shot = batch.snapshot()
     assert (shot.rows, shot.done, shot.failed, shot.skipped) == (15, 4, 2 + 4, 5)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lbgpt_pandas.engine import errors
 from lbgpt_pandas.engine.balanced import MultiLoadBalancedGPT
 from lbgpt_pandas.engine.batch import Batch
-from lbgpt_pandas.engine.deployment import Demand
+from lbgpt_pandas.engine.demands import Demand
 from lbgpt_pandas.engine.types import Request
 from lbgpt_pandas.testing import FakeClock, ScriptedGPT
 

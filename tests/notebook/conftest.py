@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 # Read when the module is imported: the tests themselves run without such variables.
 KERNEL_PYTHON = os.environ.get("LBGPT_KERNEL_PYTHON", sys.executable)
 PATIENCE_S = 9.0
+NAME = "lbgpt-test"
 LAUNCH = ("-m", "ipykernel_launcher", "-f", "{connection_file}")
 
 
@@ -37,12 +38,42 @@ class Cell:
     error: str | None = None
     status: str | None = None
     displayed: list[dict] = field(default_factory=list)
-    widgets: list[dict] = field(default_factory=list)
+    widgets: list[dict] = field(default_factory=list, repr=False)
+    messages: list[tuple[str, dict]] = field(default_factory=list, repr=False)
     idle: bool = False
 
     @property
     def ended(self):
         return self.idle and self.status is not None
+
+
+def specs(directory, launch):
+    """Make a kernel known, in a directory of its own."""
+    import jupyter_client
+
+    home = directory / "kernels" / NAME
+    home.mkdir(parents=True)
+    spec = {"argv": [KERNEL_PYTHON, *launch], "display_name": "t", "language": "python"}
+    (home / "kernel.json").write_text(json.dumps(spec))
+    return jupyter_client.kernelspec.KernelSpecManager(
+        kernel_dirs=[str(home.parent)], ensure_native_kernel=False
+    )
+
+
+def environment(directory):
+    """Variables of a kernel: this source tree, no key, nothing of the user's."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.endswith("_API_KEY") and not name.startswith("LBGPT_")
+    }
+    path = [part for part in (kept.get("PYTHONPATH"), str(ROOT)) if part]
+    return kept | {
+        "PYTHONPATH": os.pathsep.join(path),
+        "LBGPT_CACHE_DIR": str(directory / "cache"),
+        "IPYTHONDIR": str(directory / "ipython"),
+        "JUPYTER_CONFIG_DIR": str(directory / "config"),
+    }
 
 
 class Kernel:
@@ -51,39 +82,17 @@ class Kernel:
     def __init__(self, directory, launch):
         import jupyter_client
 
-        spec = directory / "specs" / "lbgpt-test"
-        spec.mkdir(parents=True)
-        (spec / "kernel.json").write_text(
-            json.dumps(
-                {"argv": [KERNEL_PYTHON, *launch], "display_name": "t", "language": "python"}
-            )
-        )
         self._manager = jupyter_client.KernelManager(
-            kernel_name="lbgpt-test",
-            kernel_spec_manager=jupyter_client.kernelspec.KernelSpecManager(
-                kernel_dirs=[str(directory / "specs")], ensure_native_kernel=False
-            ),
+            kernel_name=NAME,
+            kernel_spec_manager=specs(directory, launch),
             connection_file=str(directory / "connection.json"),
         )
-        self._manager.start_kernel(cwd=str(directory), env=self._environment(directory))
+        self._manager.start_kernel(cwd=str(directory), env=environment(directory))
         self._client = self._manager.client()
         self._client.start_channels()
         self._client.wait_for_ready(timeout=30)
         self._cells = {}
-
-    def _environment(self, directory):
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.endswith("_API_KEY") and not name.startswith("LBGPT_")
-        }
-        path = [part for part in (kept.get("PYTHONPATH"), str(ROOT)) if part]
-        return kept | {
-            "PYTHONPATH": os.pathsep.join(path),
-            "LBGPT_CACHE_DIR": str(directory / "cache"),
-            "IPYTHONDIR": str(directory / "ipython"),
-            "JUPYTER_CONFIG_DIR": str(directory / "config"),
-        }
+        self.messages = []
 
     def close(self):
         self._client.stop_channels()
@@ -115,6 +124,15 @@ class Kernel:
         """Wait until the work of a cell has made a file: threads print where they like."""
         self._pump(path.exists)
 
+    def wait_until(self, reached):
+        """Wait until something is so."""
+        self._pump(reached)
+
+    def tell(self, widget, *, kind="comm_msg", **data):
+        """Send a front end's message to a widget: ``method="update"`` or ``"custom"``."""
+        content = {"comm_id": widget, "data": data}
+        self._client.shell_channel.send(self._client.session.msg(kind, content))
+
     def interrupt(self):
         """Press the stop button; return when."""
         pressed = time.monotonic()
@@ -131,10 +149,13 @@ class Kernel:
                 self._hear(self._client.get_shell_msg(timeout=0))
 
     def _hear(self, message):
+        # A thread's messages may belong to no cell at all.
+        self.messages.append((message["msg_type"], message["content"]))
         cell = self._cells.get(message["parent_header"].get("msg_id"))
         if cell is None:
             return
         content = message["content"]
+        cell.messages.append((message["msg_type"], content))
         match message["msg_type"]:
             case "stream":
                 setattr(cell, content["name"], getattr(cell, content["name"]) + content["text"])
@@ -178,3 +199,26 @@ def start_kernel(tmp_path_factory, kernel_has):
     yield start
     for kernel in started:
         kernel.close()
+
+
+@pytest.fixture(scope="module")
+def run_notebook(tmp_path_factory, kernel_has):
+    """Run cells as ``jupyter execute`` does; gives the notebook as it would be saved."""
+    pytest.importorskip("nbclient")
+    if sys.platform == "win32" or not kernel_has("ipykernel"):
+        pytest.skip("no kernel to start")
+
+    def run(cells, **options):
+        import nbformat
+        from nbclient import NotebookClient
+
+        directory = tmp_path_factory.mktemp("notebook")
+        specs(directory, LAUNCH)
+        cells = [nbformat.v4.new_code_cell(textwrap.dedent(code)) for code in cells]
+        notebook = nbformat.v4.new_notebook(cells=cells)
+        client = NotebookClient(notebook, kernel_name=NAME, timeout=30, **options)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JUPYTER_PATH", str(directory))
+            return client.execute(env=environment(directory), cwd=str(directory))
+
+    return run

@@ -266,14 +266,16 @@ def test_tqdm_shows_in_a_notebook(kernel, kernel_has):
         """
         from dataclasses import replace
         from lbgpt_pandas.engine.report import RunSnapshot
-        from lbgpt_pandas.notebook.progress import choose_view, in_kernel
+        from lbgpt_pandas.engine.states import RunHeading
+        from lbgpt_pandas.notebook.progress import choose_view
+        from lbgpt_pandas.notebook.surroundings import in_kernel
 
         shot = RunSnapshot(
             rows=200, done=0, failed=0, skipped=0, cached=0, shared=0, in_flight=9, retries=0,
             prompt_tokens=0, completion_tokens=0, cost_usd=0.0, elapsed_s=0.0, finished=False,
         )
         print(in_kernel())
-        view = choose_view("auto")
+        view = choose_view("tqdm", RunHeading())
         view.update(replace(shot, done=10, elapsed_s=0.3))
         """
     )

@@ -13,16 +13,13 @@ import pytest
 
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.report import RunSnapshot
+from lbgpt_pandas.engine.states import RunHeading
 from lbgpt_pandas.engine.views import NoView
-from lbgpt_pandas.notebook.progress import (
-    DELAY_S,
-    QuietView,
-    TqdmView,
-    choose_view,
-    in_kernel,
-    postfix,
-)
+from lbgpt_pandas.notebook.bars import DELAY_S, TqdmView, postfix
+from lbgpt_pandas.notebook.progress import QuietView, choose_view
+from lbgpt_pandas.notebook.surroundings import in_kernel
 
+HEADING = RunHeading("complete", "gpt-4o-mini", "azure")
 START = RunSnapshot(
     rows=200, done=0, failed=0, skipped=0, cached=0, shared=0, in_flight=0, retries=0,
     prompt_tokens=0, completion_tokens=0, cost_usd=0.0, elapsed_s=0.0, finished=False,
@@ -53,7 +50,7 @@ def screen(capsys):
 
 @pytest.mark.parametrize("progress", [False, "none"])
 def test_no_progress_draws_nothing(progress, screen):
-    view = choose_view(progress)
+    view = choose_view(progress, HEADING)
     view.update(replace(START, done=100, elapsed_s=9.0))
     view.close(replace(START, done=200, elapsed_s=10.0, finished=True))
     assert isinstance(view, NoView)
@@ -62,7 +59,7 @@ def test_no_progress_draws_nothing(progress, screen):
 
 @pytest.mark.parametrize("progress", [True, "tqdm", "widget"])
 def test_progress_that_is_asked_for_is_drawn_into_a_file_too(progress, screen):
-    view = choose_view(progress)
+    view = choose_view(progress, HEADING)
     view.close(replace(START, done=200, elapsed_s=10.0, finished=True))
     assert "200/200" in screen.text()
 
@@ -70,20 +67,27 @@ def test_progress_that_is_asked_for_is_drawn_into_a_file_too(progress, screen):
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_auto_draws_in_a_terminal_only(is_terminal, screen, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
-    view = choose_view("auto")
+    view = choose_view("auto", HEADING)
     view.close(replace(START, done=200, elapsed_s=10.0, finished=True))
     assert ("200/200" in screen.text()) is is_terminal
 
 
 def test_auto_without_any_stderr_draws_nothing(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
-    assert isinstance(choose_view("auto"), NoView)
+    assert isinstance(choose_view("auto", HEADING), NoView)
 
 
 @pytest.mark.parametrize("progress", ["bar", "", 1.5, None])
 def test_any_other_progress_is_refused_with_the_choices(progress):
     with pytest.raises(ConfigurationError, match="auto, widget, tqdm, none, True or False"):
-        choose_view(progress)
+        choose_view(progress, HEADING)
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_a_bar_has_no_buttons_and_needs_none(awaited, screen):
+    view = choose_view("tqdm", HEADING, controls=object(), awaited=awaited)
+    view.close(replace(START, done=200, elapsed_s=10.0, finished=True))
+    assert screen.last_line().startswith("lbgpt complete")
 
 
 def test_a_test_run_is_no_kernel():
@@ -95,10 +99,11 @@ def test_neither_tqdm_nor_ipython_is_loaded_before_something_is_drawn():
     script = """
         import sys
         from lbgpt_pandas.engine.report import RunSnapshot
+        from lbgpt_pandas.engine.states import RunHeading
         from lbgpt_pandas.notebook.progress import choose_view
 
         shot = RunSnapshot(9, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.4, True)
-        view = choose_view(True)
+        view = choose_view(True, RunHeading())
         view.update(shot)
         view.close(shot)
         print([name for name in ("tqdm", "IPython", "ipywidgets") if name in sys.modules])
@@ -224,7 +229,7 @@ def test_a_view_that_fails_is_silenced_with_one_log_line(caplog):
 
 def test_a_missing_screen_ends_no_run(monkeypatch, caplog):
     monkeypatch.setattr(sys, "stderr", None)  # pythonw, some services
-    view = choose_view(True)
+    view = choose_view(True, HEADING)
     view.update(replace(START, done=10, elapsed_s=1.0))
     view.close(replace(START, done=200, elapsed_s=2.0, finished=True))
     assert len(caplog.records) == 1

@@ -1,0 +1,41 @@
+"""What a call is expected to take, and what it holds while it is under way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lbgpt_pandas.engine.limits.breaker import Permit
+    from lbgpt_pandas.engine.limits.quota import Reservation
+    from lbgpt_pandas.engine.types import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a request is expected to take.
+
+    Attributes
+    ----------
+    prompt, completion : int
+        Tokens, estimated; 0 where nobody counts them.
+    certain : int
+        Tokens that a provider counts at admission whatever the answer's length.
+    request : Request or None
+        Of which the estimate is, where there is one.
+    """
+
+    prompt: int = 0
+    completion: int = 0
+    certain: int = 0
+    request: Request | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a call holds at a deployment while it is under way."""
+
+    reservation: Reservation
+    permit: Permit
+    demand: Demand
+    at: float
