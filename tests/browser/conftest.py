@@ -9,8 +9,9 @@ import pytest
 from tests.browser.lab import Browser, JupyterLab, chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright():
+    """The browser's driver; not for longer, because it keeps an event loop running in this thread."""
     if importlib.util.find_spec("playwright") is None:
         pytest.skip("the browser's driver is missing: pip install playwright")
     if chromium() is None:
@@ -21,7 +22,7 @@ def playwright():
         yield driver
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(playwright, tmp_path_factory):
     with JupyterLab(tmp_path_factory.mktemp("lab")) as running:
         yield running
