@@ -146,8 +146,11 @@ class Batch:
         BudgetExceeded
             The budget is used up, and says that this is to be raised.
         """
-        with self._cancellation.heard():
-            return await self._arun()
+        try:
+            with self._cancellation.heard():
+                return await self._arun()
+        finally:
+            self._finished = True
 
     async def _arun(self) -> list[Outcome | None]:
         self._started_at = self._clock.monotonic()

@@ -115,6 +115,7 @@ async def test_cancel_before_the_start_sends_nothing():
     with pytest.raises(RunAborted):
         await batch.arun()
     assert not engine.requests
+    assert batch.snapshot().finished
 
 
 async def test_cancel_after_the_end_changes_nothing():
