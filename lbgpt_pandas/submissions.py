@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures as cf
 import contextvars
 import threading
-from collections import deque
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.drawing.run import run_html, run_line
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 WARNING_DEPTH = 3
 """Frames between `warnings.warn` and the line of the user's that called `Run.result`."""
 
-MOST_ENDED = 20
-"""Runs that have ended and are still listed; each holds its rows."""
-
-_submitted: deque[Run] = deque()
+_submitted: list[weakref.ref[Run]] = []
 _lock = threading.Lock()
 
 
@@ -164,17 +161,17 @@ def submit(run: RowRun) -> Run:
     """Start a run in the background, and list it."""
     submitted = Run(run)
     with _lock:
-        _submitted.append(submitted)
-        ended = [each for each in _submitted if each.done]
-        for each in ended[: len(ended) - MOST_ENDED]:
-            _submitted.remove(each)
+        # One that goes on is held by its thread; one that has ended holds rows, for whom it may.
+        _submitted[:] = [each for each in _submitted if each() is not None]
+        _submitted.append(weakref.ref(submitted))
     return submitted
 
 
 def submissions() -> list[Run]:
     """Return the runs of this process that were submitted, oldest first.
 
-    All that are under way, and the last that have ended.
+    All that are under way, and those that have ended and are still held by somebody.
     """
     with _lock:
-        return list(_submitted)
+        known = [each() for each in _submitted]
+    return [run for run in known if run is not None]

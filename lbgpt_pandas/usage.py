@@ -140,8 +140,8 @@ def headroom() -> pd.DataFrame:
     --------
     >>> from lbgpt_pandas.engine import ChatGPT
     >>> from lbgpt_pandas.settings import using
-    >>> with using(ChatGPT("sk-...", limit_rpm=500, name="east")):
-    ...     float(headroom().loc["east", "requests"])
+    >>> with using(ChatGPT("sk-...", limit_rpm=500, name="headroom-example")):
+    ...     float(headroom().loc["headroom-example", "requests"])
     500.0
     """
     deployments = dict.fromkeys(

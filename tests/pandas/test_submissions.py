@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import lbgpt_pandas as lb
-from lbgpt_pandas.submissions import MOST_ENDED, submissions
+from lbgpt_pandas.submissions import submissions
 from lbgpt_pandas.testing import ScriptedGPT
 
 SOON_S = 10.0
@@ -188,21 +188,24 @@ def test_two_runs_at_once_do_not_mix(gate):
         assert run.result(timeout=SOON_S).tolist() == [f"re: row {number}" for number in range(10)]
 
 
-def test_submissions_lists_runs_and_forgets_old_ones(gate):
+def test_submissions_lists_what_goes_on_and_what_is_held(gate):
+    running = submit(ScriptedGPT(Gated(gate)))
+    identifier = running.id
+    del running
+    gc.collect()
+    (listed,) = [run for run in submissions() if run.id == identifier]
     gate.set()
-    runs = [submit(ScriptedGPT(Gated(gate)), rows=1) for _ in range(MOST_ENDED + 3)]
-    for run in runs:
-        run.result(timeout=SOON_S)
-    late = submit(ScriptedGPT(Gated(gate)), rows=1)
-    late.result(timeout=SOON_S)
-    assert submissions()[-1] is late
-    assert runs[0] not in submissions()
-    assert len(submissions()) <= MOST_ENDED + 1
-    gone = weakref.ref(runs[0])
-    runs.clear()
-    del run
+    listed.result(timeout=SOON_S)
+    assert listed in submissions()
+    gone = weakref.ref(listed)
+    del listed
+    while threading.active_count() > 1 and any(
+        thread.name == f"lbgpt-run-{identifier}" for thread in threading.enumerate()
+    ):
+        threading.Event().wait(0.005)
     gc.collect()
     assert gone() is None
+    assert identifier not in [run.id for run in submissions()]
 
 
 def test_a_run_shows_itself_without_secrets(gate):
