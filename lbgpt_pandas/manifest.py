@@ -188,7 +188,7 @@ def _about_engine(run: Ended) -> dict[str, object]:
         "class": type(run.engine).__name__,
         "name": run.engine.name,
         "family": family,
-        "tools": run.engine.tools,
+        "tools": without_secrets(run.engine.tools),
     }
 
 
@@ -207,6 +207,7 @@ async def recorded_answers(run: Ended, outcomes: Sequence[Outcome | None]) -> di
         If a stored answer is damaged.
     """
     answered = {outcome.key: outcome for outcome in outcomes if outcome and outcome.completion}
+    await run.caching.flush()
     envelopes = await _envelopes(run.caching, list(answered))
     _check_stored(answered, envelopes)
     # In a thread, because the loop has other runs to look after.

@@ -61,7 +61,7 @@ def _by_registry(run: Ended) -> str | None:
     earlier: list[dict[str, Any]] = []
     with suppress(OSError, sqlite3.Error, ConfigurationError):
         earlier = registry().all(limit=_RUNS_COMPARED)
-    answered = [about for about in earlier if about["cache_mode"] in ("use", "refresh")]
+    answered = [about for about in earlier if _is_answered(about)]
     if not answered:
         return None
 
@@ -75,6 +75,15 @@ def _by_registry(run: Ended) -> str | None:
     if difference is None:
         return f"{NOT_STORED}; template and parameters are those of {name}, so the row is another"
     return f"{difference.field}: {difference.here} here, {difference.there} in {name}"
+
+
+def _is_answered(about: dict[str, Any]) -> bool:
+    """Tell whether a registered run asked somebody, and is one of ours."""
+    try:
+        _identity(about)
+    except (KeyError, TypeError):
+        return False
+    return about.get("cache_mode") in ("use", "refresh") and "id" in about
 
 
 def _identity(about: dict[str, Any]) -> dict[str, object]:

@@ -7,6 +7,7 @@ import json
 import sqlite3
 import zlib
 from binascii import unhexlify
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -298,7 +299,7 @@ def register(report: RunReport) -> list[str]:
     try:
         place = registry()
         place.add(*report.for_registry())
-    except (OSError, sqlite3.Error, ConfigurationError) as error:
+    except (OSError, sqlite3.Error, ConfigurationError, TypeError, ValueError) as error:
         reason = redact(f"{type(error).__name__}: {error}")
         if place in _told:
             return []
@@ -330,7 +331,10 @@ def runs() -> pd.DataFrame:
     >>> runs().loc[0, ["template", "status"]].tolist()
     ['Where is {}?', 'done']
     """
-    lines = [_line(about) for about in registry().all()]
+    lines = []
+    for about in registry().all():
+        with suppress(KeyError, TypeError, AttributeError):  # another program's line is none
+            lines.append(_line(about))
     frame = pd.DataFrame(lines, columns=list(_COLUMNS))
     frame["started"] = pd.to_datetime(frame["started"], format="ISO8601", utc=True)
     return frame.astype(_COLUMNS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -126,24 +127,29 @@ class RowRun:
 
     def work(self, view: View) -> None:
         """Run on the engine's loop while this thread draws, and leave the report behind."""
-        with self._recorded():
-            try:
-                run_sync(
-                    self.batch.arun(),
-                    tick=lambda: view.update(self.batch.snapshot()),
-                    on_interrupt=self.batch.stop,
-                )
-            finally:
-                close_quietly(view, self.batch.snapshot())
+        try:
+            with self._judged():
+                try:
+                    run_sync(
+                        self.batch.arun(),
+                        tick=lambda: view.update(self.batch.snapshot()),
+                        on_interrupt=self.batch.stop,
+                    )
+                finally:
+                    close_quietly(view, self.batch.snapshot())
+        finally:
+            self._record()
 
     async def arun(self) -> pd.Series[Any]:
         """Run on the engine's loop, awaited from the caller's."""
         view = open_view(self.progress, self.heading, controls=self.batch, awaited=True)
         try:
-            with self._recorded():
+            with self._judged():
                 async with drawn(view, self.batch.snapshot):
                     await run_async(self.batch.arun())
         finally:
+            # Another process may hold the file of runs, and this loop has other work.
+            await asyncio.to_thread(self._record)
             self.tell(depth=WARNING_DEPTH)
         return self.deliver(depth=WARNING_DEPTH)
 
@@ -159,9 +165,8 @@ class RowRun:
         return self._report or RunReport(self)
 
     @contextmanager
-    def _recorded(self) -> Iterator[None]:
-        """Leave a report behind however the block ends, and say so when it ends badly."""
-        global _last  # noqa: PLW0603  # lb.last_run() is one per process by definition
+    def _judged(self) -> Iterator[None]:
+        """Note how the block ends, and say what is left when it ends badly."""
         self.started = self.engine.clock.wall()
         try:
             yield
@@ -176,11 +181,14 @@ class RowRun:
                 f"{shot.done:,} of {shot.rows:,} rows have an answer: lb.last_run().result{last}"
             )
             raise
-        finally:
-            if self.status == "done" and self.batch.snapshot().failed:
-                self.status = "failed"
-            self._report = _last = RunReport(self)
-            self._notices = [*register(_last), *self.caching.take_notices()]
+
+    def _record(self) -> None:
+        """Leave the report behind, and enter it in the file of runs."""
+        global _last  # noqa: PLW0603  # lb.last_run() is one per process by definition
+        if self.status == "done" and self.batch.snapshot().failed:
+            self.status = "failed"
+        self._report = _last = RunReport(self)
+        self._notices = [*register(_last), *self.caching.take_notices()]
 
     def tell(self, *, depth: int) -> None:
         """Warn of what caches and limits had to say, once.

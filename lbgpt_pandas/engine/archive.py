@@ -35,6 +35,9 @@ MAX_BYTES = 4 * 2**30
 MAX_RATIO, RATIO_FROM_BYTES = 400, 10 * 2**20
 """How much a member may shrink, from which size on; answers have random digests in each line."""
 
+MOST_BYTES = {SUMS: 4_096, MANIFEST: 256 * 2**20}
+"""Of the members that are read in one go; a manifest takes some 70 bytes a row."""
+
 MAX_LINE_BYTES = 256 * 2**20
 
 _CHUNK = 2**20
@@ -224,9 +227,16 @@ def _check_directory(path: Path, members: list[zipfile.ZipInfo]) -> None:
     size = sum(member.file_size for member in members)
     if size > MAX_BYTES:
         raise _corrupt(path, f"it would unpack to {size:,} bytes, more than {MAX_BYTES:,}")
-    for name in (SUMS, MANIFEST):
-        if name not in names:
-            raise _corrupt(path, f"it has no {name}")
+    sizes = {member.filename: member.file_size for member in members}
+    for name, most in MOST_BYTES.items():
+        _check_size(path, name, sizes.get(name), most)
+
+
+def _check_size(path: Path, name: str, size: int | None, most: int) -> None:
+    if size is None:
+        raise _corrupt(path, f"it has no {name}")
+    if size > most:
+        raise _corrupt(path, f"{name} would unpack to {size:,} bytes, more than {most:,}")
 
 
 def _check_members(path: Path, names: list[str], sums: Mapping[str, str]) -> None:

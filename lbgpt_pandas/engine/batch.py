@@ -13,7 +13,6 @@ from lbgpt_pandas.engine.accounts import SESSION_BOOK
 from lbgpt_pandas.engine.caching import NO_CACHING
 from lbgpt_pandas.engine.cancellation import Cancellation
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
-from lbgpt_pandas.engine.collection import no_collection
 from lbgpt_pandas.engine.errors import (
     BudgetExceeded,
     RequestError,
@@ -41,6 +40,9 @@ if TYPE_CHECKING:
 
 LOOKUP_SIZE = 2000
 """Keys in one bulk lookup: answers of more do not stay in the processor's cache until read."""
+
+SECOND_LOOK_S = 0.5
+"""Seconds after which answers are looked up again that could not be read."""
 
 SPARE_WORKERS = 64
 """Workers beyond the calls in flight, for rows that wait for the cache or for a retry."""
@@ -172,12 +174,13 @@ class Batch:
         return self.outcomes
 
     async def _look_up_and_ask(self) -> None:
-        with no_collection():
-            misses = await self._look_up()
+        misses = await self._look_up()
         if misses and not self._run.stopped:
             async with self.engine:
                 await self._ask(self._leaders(misses))
-            await self.caching.flush()
+        # Also what an earlier run could not write, where this one asks nobody.
+        await self.caching.flush()
+        if misses:
             await self._take_first_answers(misses)
 
     def snapshot(self) -> RunSnapshot:
@@ -250,10 +253,23 @@ class Batch:
 
     async def _look_up(self) -> list[int]:
         """Settle every cached request; return the numbers of the others."""
+        tier = self.caching.tier
+        failures = 0 if tier is None else tier.read_failures
+        misses = await self._look_up_some(range(len(self.requests)))
+        if misses and tier is not None and tier.read_failures > failures:
+            # What could not be read is not missing; a store may be back in a moment.
+            await self._clock.sleep(SECOND_LOOK_S)
+            tier.retry_reads()
+            misses = await self._look_up_some(misses)
+        if misses and self.caching.recording is not None:
+            raise self.caching.recording.miss(misses)
+        return misses
+
+    async def _look_up_some(self, numbers: Sequence[int]) -> list[int]:
         misses: list[int] = []
-        for start in range(0, len(self.requests), LOOKUP_SIZE):
-            numbers = range(start, min(start + LOOKUP_SIZE, len(self.requests)))
-            open_numbers = [number for number in numbers if self.outcomes[number] is None]
+        for start in range(0, len(numbers), LOOKUP_SIZE):
+            some = numbers[start : start + LOOKUP_SIZE]
+            open_numbers = [number for number in some if self.outcomes[number] is None]
             settled = await self._lookups.find(open_numbers)
             for number, outcome in settled.items():
                 self._settle(number, outcome)
@@ -261,8 +277,6 @@ class Batch:
             SESSION_BOOK.spared(spared, engine=self.engine.name, at=self._clock.wall())
             misses += [number for number in open_numbers if number not in settled]
             await asyncio.sleep(0)
-        if misses and self.caching.recording is not None:
-            raise self.caching.recording.miss(misses)
         return misses
 
     async def _take_first_answers(self, numbers: list[int]) -> None:

@@ -115,6 +115,11 @@ class Caching:
         }
         return modes.get((self.reads, self.writes), "off")
 
+    @property
+    def ttl_s(self) -> float | None:
+        """Age in seconds from which an answer is asked anew, in either tier."""
+        return None if self.tier is None else getattr(self.tier.cache, "ttl_s", None)
+
     def exact_tiers(self, read: Callable[[str, str], Any] = unseal) -> list[tuple[str, Lookup]]:
         """How to find answers to exactly the same request, tier by tier, in order.
 
@@ -132,7 +137,7 @@ class Caching:
                 else partial(find_recorded, standard.cache, read=read)
             )
         if semantic is not None:
-            lookups["semantic"] = partial(semantic.find_exact, read=read)
+            lookups["semantic"] = partial(semantic.find_exact, read=read, ttl_s=self.ttl_s)
         return [(name, lookups[name]) for name in self.order if name in lookups]
 
     async def save(
@@ -167,6 +172,8 @@ class Caching:
         if self.tier is not None and "standard" in into:
             await self.tier.save(key, **about)  # type: ignore[arg-type]  # one dict for two calls
         if self.semantic is not None and question is not None and "semantic" in into:
+            if self.ttl_s is not None:
+                about["replace"] = True  # what is too old must not keep its place
             await self.semantic.save(question, engine=engine, **about)  # type: ignore[arg-type]  # same
 
     def in_use(self) -> AbstractContextManager[None]:

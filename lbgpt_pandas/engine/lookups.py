@@ -149,7 +149,28 @@ class Lookups:
             kept = outcome.completion if first is None else first.completion
             if kept is not None and kept.text != outcome.completion.text:
                 changed[number] = replaced(outcome, completion=kept)
+        await self._correct(list(changed))
         return changed
+
+    async def _correct(self, numbers: list[int]) -> None:
+        """Put the first answers in the semantic tier too, where ours have been stored."""
+        tier, semantic = self._caching.tier, self._caching.semantic
+        if tier is None or semantic is None or not numbers:
+            return
+        keys = [self.keys[number] for number in numbers]
+        first = await tier.find(keys, repair=False, counts=False)
+        for number in numbers:
+            payload, question = first.get(self.keys[number]), self.question(number)
+            if payload is not None and question is not None:
+                request = self._requests[number]
+                await semantic.save(
+                    question,
+                    family=self._engine.family_of(request),
+                    model=request.model or "",
+                    payload=payload,
+                    engine=self._engine,
+                    replace=True,
+                )
 
     def question(self, number: int) -> Question | None:
         """What a near answer to this request is looked for by; None if it may have none."""
@@ -166,6 +187,11 @@ class Lookups:
         """Store answers to exactly these requests in the other tier as well."""
         if not into:
             return
+        semantic = self._caching.semantic
+        if semantic is not None and "semantic" in into:
+            # What is there already is neither embedded nor written again.
+            for key in await semantic.find_exact(list(found)):
+                found.pop(key)
         for number in numbers:
             payload, request = found.pop(self.keys[number], None), self._requests[number]
             if payload is not None:
@@ -185,7 +211,9 @@ class Lookups:
             return {}
         questions = {number: self.question(number) for number in numbers}
         asked = {each.key: each for each in questions.values() if each is not None}
-        near = await semantic.find(list(asked.values()), engine=self._engine)
+        near = await semantic.find(
+            list(asked.values()), engine=self._engine, ttl_s=self._caching.ttl_s
+        )
         settled = {}
         for number in numbers:
             key = self.keys[number]

@@ -23,7 +23,8 @@ ABSENT = "(absent)"
 NOT_STORED = "nothing is stored under its key"
 
 _SECRET_NAME = re.compile(
-    r"(?:^|[-_])(?:api[-_]?key|authorization|password|passwd|secret|access[-_]?token|auth[-_]?token"
+    r"(?:^|[-_])(?:api[-_]?key|authorization|password|passwd|secret|(?:secret[-_]?)?access[-_]?key"
+    r"|private[-_]?key|subscription[-_]?key|(?:access|auth|session|bearer|refresh)[-_]?token"
     r"|credentials?|cookie)$",
     re.IGNORECASE,
 )
@@ -66,7 +67,7 @@ def without_secrets(value: object) -> object:
     if isinstance(value, Mapping):
         return {
             str(name): "***"
-            if isinstance(item, str) and _SECRET_NAME.search(str(name))
+            if item is not None and _SECRET_NAME.search(str(name))
             else without_secrets(item)
             for name, item in value.items()
         }

@@ -64,10 +64,9 @@ def look_up(path: str, names: Mapping[str, Any]) -> Any:
     'Ulysses'
     """
     try:
-        tree = ast.parse(path.strip(), mode="eval").body
+        return _walk(ast.parse(path.strip(), mode="eval").body, names, path)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise Misuse(f"{_quoted(path)} is no name; {_WHAT}") from None
-    return _walk(tree, names, path)
 
 
 _WHAT = "there are names, attributes and indices, as in rows[0].title, and no calls or operators"

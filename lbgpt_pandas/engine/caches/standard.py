@@ -85,6 +85,8 @@ class StandardTier:
         """Replace the lock, which a thread of the parent may have held, and try anew."""
         self._lock = threading.Lock()
         self._is_writing_held = False
+        self._runs = 0  # those of the parent go on there
+        self._news.clear()
         self._reads.reset()
         self._writes.reset()
 
@@ -171,7 +173,7 @@ class StandardTier:
             self._count(write_failures=1)
             self._tell("seal", f"an answer cannot be kept in the cache: {_reason(error)}")
             return False
-        replace = replace or key in self._giving_way
+        replace = replace or await self._gives_way(key)
         if self._runs > 1:
             with self._lock:
                 self._news.add(key)
@@ -207,6 +209,11 @@ class StandardTier:
     def is_news(self, key: str) -> bool:
         """Tell whether a run has stored this answer after another may have looked for it."""
         return key in self._news
+
+    def retry_reads(self) -> None:
+        """Look again at the next lookup, however short ago a failure was."""
+        with self._lock:
+            self._reads.reset()
 
     def reset(self) -> None:
         """Try a store again that failed, and tell again if it still does."""
@@ -293,6 +300,21 @@ class StandardTier:
         finally:
             with self._lock:
                 self._writes.abandoned(attempt)
+
+    async def _gives_way(self, key: str) -> bool:
+        """Tell whether what is stored may be replaced: it is still too old, or damaged."""
+        if key not in self._giving_way:
+            return False
+        try:
+            text = (await self.cache.get_many([key])).get(key)
+            if text is None:
+                return True
+            unseal(key, text)
+        except Exception:  # noqa: BLE001  # damaged, or the write will tell
+            return True
+        ttl_s = getattr(self.cache, "ttl_s", None)
+        now = self._clock.wall()
+        return ttl_s is not None and bool(outdated({key: text}, now=now, ttl_s=ttl_s))
 
     def _hold(self, key: str, text: str, *, replace: bool) -> None:
         with self._lock:

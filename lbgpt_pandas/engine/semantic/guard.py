@@ -17,6 +17,7 @@ from functools import lru_cache
 
 from lbgpt_pandas.engine.semantic.words import (
     AMBIGUOUS,
+    BEGINNINGS,
     CONTRACTIONS,
     DROPPED,
     LABELS,
@@ -30,8 +31,9 @@ from lbgpt_pandas.engine.semantic.words import (
 )
 
 MOST_CHARACTERS = 20_000
-KEPT_TEXTS = 512
+KEPT_TEXTS = 4_096
 LONGEST_CLOSER = 24
+LONGEST_UNIT = 3
 
 _QUOTED = re.compile(r"\"([^\"]+)\"|[“„]([^“”]+)[“”]|«([^»]+)»|`([^`]+)`|(?<!\w)'([^'\n]+)'(?!\w)")
 _TOKEN = re.compile(
@@ -47,6 +49,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_MINUS = re.compile(r"(?<![\w)\]])[–−](?=\d)")  # dashes that are written for a minus
+_COMMA = re.compile(r"\b(no|yes|not|never),", re.IGNORECASE)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _SENTENCE_END = re.compile(r"[.!?:\n]")
 _INDENT = re.compile(r"^[ \t]*(?=\S)", re.MULTILINE)
@@ -79,6 +83,8 @@ class _Facts:
     capitals: set[str] = field(default_factory=set)
     quoted: list[str] = field(default_factory=list)
     indents: list[str] = field(default_factory=list)
+    beginnings: list[str] = field(default_factory=list)
+    alone: str = ""
     asks: bool = False
     has_case: bool = True
 
@@ -122,6 +128,8 @@ def same_facts(a: str, b: str) -> bool:
         and one.capitals == other.capitals
         and one.quoted == other.quoted
         and one.indents == other.indents
+        and one.beginnings == other.beginnings
+        and one.alone == other.alone
         and one.knows(other.names)
         and other.knows(one.names)
     )
@@ -130,6 +138,7 @@ def same_facts(a: str, b: str) -> bool:
 @lru_cache(maxsize=KEPT_TEXTS)
 def _facts(text: str) -> _Facts:
     text = unicodedata.normalize("NFC", text).replace("’", "'").strip()
+    text = _COMMA.sub(r"\1 comma", _MINUS.sub("-", text))
     facts = _Facts(quoted=[next(filter(None, found)) for found in _QUOTED.findall(text)])
     indents = _INDENT.findall(text)
     facts.indents = indents if any(indents) else []
@@ -145,6 +154,9 @@ def _facts(text: str) -> _Facts:
         if match.group() != "?" or match.end() < end:
             _take(facts, match, begins=begins)
         ends = match.end()
+    if len(facts.words) == 1:
+        # Nothing beside it says whether a lone word is a name.
+        facts.alone = bare.strip(" .,!?;:\"'")
     first = re.match(r"\W*(\w*)", bare.lower())
     facts.asks = (first is not None and first.group(1) in QUESTION_WORDS) or (
         bare.rstrip(" !\"'”»").endswith("?") and not was_asked
@@ -184,6 +196,11 @@ def _take_word(facts: _Facts, written: str, *, begins: bool) -> None:
     is_name = written[0].isupper() and word != "i" and not word.startswith("i'")
     if is_name:
         (facts.openings if begins else facts.names).add(word)
+    if begins and word in AMBIGUOUS and word not in BEGINNINGS:
+        facts.beginnings.append(written)
+    if facts.words and len(written) <= LONGEST_UNIT and facts.words[-1][-1:].isdigit():
+        facts.words.append(written)  # a unit, such as mg and Mg
+        return
     for at, part in enumerate(_expanded(word)):
         if written in facts.capitals or not _is_dropped(facts, part, begins=begins and not at):
             facts.words.append(part if is_name and not begins else _evened(part))

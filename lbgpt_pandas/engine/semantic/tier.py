@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lbgpt_pandas.engine.caches.envelope import CorruptEntry, seal, unseal
+from lbgpt_pandas.engine.caches.envelope import CorruptEntry, outdated, seal, unseal
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
 from lbgpt_pandas.engine.errors import ConfigurationError, MissingExtraError
 from lbgpt_pandas.engine.lifetime import renew_after_fork
-from lbgpt_pandas.engine.secrets import redact
 from lbgpt_pandas.engine.semantic.base import SemanticCache, SemanticEntry
 from lbgpt_pandas.engine.semantic.guard import same_facts
+from lbgpt_pandas.engine.semantic.text_vectors import TextVectors, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from lbgpt_pandas.engine.clock import Clock
     from lbgpt_pandas.engine.semantic.base import Neighbour
@@ -30,12 +28,7 @@ if TYPE_CHECKING:
 QUESTIONS_A_SEARCH = 512
 """Questions that are embedded and looked for together."""
 
-KEPT_VECTORS = 20_000
-"""Vectors of unanswered questions that wait for their answers; 30 MB of 384 dimensions."""
-
 KEPT_HITS = 10_000
-
-_LONGEST_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +96,6 @@ class SemanticTier:
     ----------
     hits : deque of SemanticHit
         The last near hits of this process, oldest first.
-    refused : int
-        Neighbours above the threshold that differ in a number, a name, a negation or the like.
     """
 
     def __init__(
@@ -118,8 +109,8 @@ class SemanticTier:
         self.threshold = check_threshold(cache.threshold if threshold is None else threshold)
         self._clock = clock
         self.hits: deque[SemanticHit] = deque(maxlen=KEPT_HITS)
-        self.refused = 0
-        self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._refused = [0]
+        self._vectors = TextVectors(cache, tell=self._tell)
         self._notices: list[str] = []
         self._told: set[str] = set()
         self._works = True
@@ -138,13 +129,25 @@ class SemanticTier:
         if threshold is None or threshold == self.threshold:
             return self
         other = SemanticTier(self.cache, threshold=threshold, clock=self._clock)
-        other.hits = self.hits
+        other.hits, other._refused = self.hits, self._refused
         return other
 
+    @property
+    def refused(self) -> int:
+        """Neighbours above the threshold that differ in a number, a name, a negation, ..."""
+        return self._refused[0]
+
     async def find_exact(
-        self, keys: Sequence[str], *, read: Callable[[str, str], Any] = unseal
+        self,
+        keys: Sequence[str],
+        *,
+        read: Callable[[str, str], Any] = unseal,
+        ttl_s: float | None = None,
     ) -> dict[str, Any]:
-        """Return what `read` makes of the answers to exactly these requests; embed nothing."""
+        """Return what `read` makes of the answers to exactly these requests; embed nothing.
+
+        Answers older than `ttl_s` are none.
+        """
         if not self._works or not keys:
             return {}
         try:
@@ -155,13 +158,17 @@ class SemanticTier:
             self._fail("read", "the semantic cache cannot be read", error)
             return {}
         found = {}
+        for key in self._outdated(envelopes, ttl_s):
+            del envelopes[key]
         for key, envelope in envelopes.items():
             answer = self._unsealed(key, envelope, read=read)
             if answer is not None:
                 found[key] = answer
         return found
 
-    async def find(self, questions: Sequence[Question], *, engine: Any) -> dict[str, Near]:
+    async def find(
+        self, questions: Sequence[Question], *, engine: Any, ttl_s: float | None = None
+    ) -> dict[str, Near]:
         """Return near answers by the key of the question that they are given to.
 
         Parameters
@@ -170,6 +177,8 @@ class SemanticTier:
             Of different keys.
         engine : engine
             Who asks; an embedding model that is given by name is called through it.
+        ttl_s : float, optional
+            Older answers are none.
 
         Raises
         ------
@@ -183,7 +192,7 @@ class SemanticTier:
                 break
             some = questions[start : start + QUESTIONS_A_SEARCH]
             try:
-                await self._find_some(some, engine, into=found)
+                await self._find_some(some, engine, ttl_s, into=found)
             except (ConfigurationError, MissingExtraError):
                 raise
             except Exception as error:  # noqa: BLE001  # embedder and store are anybody's code
@@ -191,26 +200,38 @@ class SemanticTier:
         return found
 
     async def _find_some(
-        self, questions: Sequence[Question], engine: Any, *, into: dict[str, Near]
+        self,
+        questions: Sequence[Question],
+        engine: Any,
+        ttl_s: float | None,
+        *,
+        into: dict[str, Near],
     ) -> None:
-        vectors = await self.cache.embedder.embed(
-            [question.text for question in questions], engine=engine
-        )
-        scopes = [self._scope(question) for question in questions]
+        embedded, vectors = await self._vectors.of(questions, engine)
+        scopes = [self._scope(question) for question in embedded]
         lists = await self.cache.search(scopes, vectors, at_least=self.threshold)
-        for question, vector, neighbours in zip(questions, vectors, lists, strict=True):
-            near = self._nearest(question, neighbours)
-            if near is None:
-                self._keep(question.key, vector)
-            else:
-                into[question.key] = near
 
-    def _nearest(self, question: Question, neighbours: Sequence[Neighbour]) -> Near | None:
+        def compare() -> None:
+            for question, vector, neighbours in zip(embedded, vectors, lists, strict=True):
+                near = self._nearest(question, neighbours, ttl_s)
+                if near is None:
+                    self._vectors.keep(question, vector)
+                else:
+                    into[question.key] = near
+
+        # Comparing long texts takes milliseconds, and there are thousands of them.
+        await asyncio.to_thread(compare)
+
+    def _nearest(
+        self, question: Question, neighbours: Sequence[Neighbour], ttl_s: float | None
+    ) -> Near | None:
         for neighbour in neighbours:
             if neighbour.similarity < self.threshold:
                 continue
+            if self._outdated({neighbour.key: neighbour.envelope}, ttl_s):
+                continue
             if not same_facts(question.text, neighbour.text):
-                self.refused += 1
+                self._refused[0] += 1
                 continue
             payload = self._unsealed(neighbour.key, neighbour.envelope)
             if payload is None:
@@ -270,10 +291,17 @@ class SemanticTier:
                 payload=payload,
                 created=self._clock.wall(),
             )
-            with self._lock:
-                vector = self._vectors.pop(question.key, None)
-            if vector is None:
-                [vector] = await self.cache.embedder.embed([question.text], engine=engine)
+        except (TypeError, ValueError, RecursionError) as error:
+            self._tell("seal", f"an answer cannot be kept for near ones: {reason_of(error)}")
+            return False
+        try:
+            vector = await self._vectors.of_one(question, engine)
+        except Exception as error:  # noqa: BLE001  # the embedder is anybody's code
+            self._tell("text", f"a text cannot be embedded: {reason_of(error)}")
+            if self._vectors.is_hopeless:
+                self._fail("write", "answers are not kept in the semantic cache", error)
+            return False
+        try:
             entry = SemanticEntry(
                 question.key, self._scope(question), question.text, envelope, vector
             )
@@ -301,11 +329,10 @@ class SemanticTier:
         named = f"{question.scope}\0{self.cache.embedder.name}"
         return hashlib.sha256(named.encode()).hexdigest()
 
-    def _keep(self, key: str, vector: NDArray[np.float32]) -> None:
-        with self._lock:
-            self._vectors[key] = vector
-            while len(self._vectors) > KEPT_VECTORS:
-                self._vectors.popitem(last=False)
+    def _outdated(self, envelopes: dict[str, str], ttl_s: float | None) -> list[str]:
+        if ttl_s is None:
+            return []
+        return outdated(envelopes, now=self._clock.wall(), ttl_s=ttl_s)
 
     def _unsealed(
         self, key: str, envelope: str, *, read: Callable[[str, str], Any] = unseal
@@ -318,8 +345,7 @@ class SemanticTier:
 
     def _fail(self, topic: str, what: str, error: Exception) -> None:
         self._works = False
-        reason = redact(f"{type(error).__name__}: {error}")[:_LONGEST_REASON]
-        self._tell(topic, f"{what}, rows go on without: {reason}")
+        self._tell(topic, f"{what}, rows go on without: {reason_of(error)}")
 
     def _tell(self, topic: str, text: str) -> None:
         with self._lock:

@@ -63,6 +63,9 @@ SPELLINGS = (
 PHRASES = tuple(
     (re.compile(rf"\b(?:{phrase})\b", re.IGNORECASE), same)
     for phrase, same in (
+        (r"a few", "afew"),
+        (r"a little", "alittle"),
+        (r"out of the", "outofthe"),
         (r"how (?:do|can) (?:i|one)|how does one", "how to"),
         (r"where (?:do|can) (?:i|one)|where does one", "where to"),
         (r"(?:i'd|i would) like", "i want"),
@@ -93,3 +96,6 @@ turkey us visa wales white who will windows wood young
 """
 AMBIGUOUS = frozenset(_AMBIGUOUS.split())
 """Names that are also common words: with and without a capital they are not the same."""
+
+BEGINNINGS = frozenset(["it", "hope", "may", "us", "who", "will"])
+"""Of these, the ones that begin sentences so often that a capital there says nothing."""

@@ -13,7 +13,7 @@ from lbgpt_pandas.engine.batch import Batch
 from lbgpt_pandas.engine.caches.base import MemoryCache
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import Caching
-from lbgpt_pandas.engine.semantic import tier as module
+from lbgpt_pandas.engine.semantic import text_vectors as module
 from lbgpt_pandas.engine.semantic.base import Neighbour
 from lbgpt_pandas.engine.semantic.tier import SemanticTier
 from lbgpt_pandas.engine.types import Request, Source
