@@ -278,3 +278,14 @@ def test_answers_that_are_missing_are_noticed(path):
 def test_no_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "none.zip")
+
+
+@pytest.mark.parametrize(("name", "most"), [(SUMS, 4_096), (MANIFEST, 256 * 2**20)])
+def test_what_is_read_in_one_go_has_a_bound_of_its_own(path, name, most, monkeypatch):
+    monkeypatch.setattr(module, "MOST_BYTES", {**module.MOST_BYTES, MANIFEST: 4_096})
+    contents = members(path) | {name: b"\n" * 5_000}
+    rebuild(path, contents, sums=contents[SUMS])
+    with pytest.raises(CacheCorrupt, match=rf"{name} would unpack to 5,000 bytes, more than 4,096"):
+        read(path)
+    assert module.MOST_BYTES[SUMS] == 4_096
+    assert most >= 4_096

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from lbgpt_pandas.engine.batch import SPARE_WORKERS, Batch
+from lbgpt_pandas.engine.batch import LOOKUP_SIZE, SPARE_WORKERS, Batch
 from lbgpt_pandas.engine.caches.base import MemoryCache
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import Caching
@@ -420,3 +420,48 @@ async def test_what_another_run_stored_meanwhile_is_asked_all_the_same_where_not
     ]
     await asyncio.gather(*(batch.arun() for batch in batches))
     assert len(engine.requests) > 200
+
+
+class Stumbling(MemoryCache):
+    """Fails one read of many."""
+
+    def __init__(self, *, fails_at):
+        super().__init__()
+        self.reads, self.fails_at = 0, fails_at
+
+    async def get_many(self, keys):
+        self.reads += 1
+        if self.reads == self.fails_at:
+            raise OSError("for a moment")
+        return await super().get_many(keys)
+
+
+async def test_what_could_not_be_read_for_a_moment_is_not_paid_again(clock):
+    store = Stumbling(fails_at=0)
+    requests = ask(*map(str, range(5 * LOOKUP_SIZE)))
+    await Batch(ScriptedGPT(), requests, caching=use(tier=StandardTier(store))).arun()
+    store.reads, store.fails_at = 0, 2
+    engine = ScriptedGPT()
+    tier = StandardTier(store, clock=clock)
+    outcomes = await Batch(engine, requests, caching=use(tier=tier), clock=clock).arun()
+    assert {outcome.source for outcome in outcomes} == {Source.EXACT_CACHE}
+    assert not engine.requests
+
+
+async def test_a_run_that_asks_nobody_writes_what_an_earlier_one_could_not(clock):
+    class Locked(MemoryCache):
+        is_locked = True
+
+        async def set(self, key, value, *, replace=False):
+            if self.is_locked:
+                raise OSError("locked")
+            await super().set(key, value, replace=replace)
+
+    store = Locked()
+    tier = StandardTier(store, clock=clock)
+    await Batch(ScriptedGPT(), ask("a", "b"), caching=use(tier=tier), clock=clock).arun()
+    store.is_locked = False
+    outcomes = await Batch(ScriptedGPT(), ask("a", "b"), caching=use(tier=tier), clock=clock).arun()
+    assert {outcome.source for outcome in outcomes} == {Source.EXACT_CACHE}
+    keys = [outcome.key for outcome in outcomes]
+    assert set(await store.get_many(keys)) == set(keys)

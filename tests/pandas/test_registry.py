@@ -6,12 +6,14 @@ import asyncio
 import json
 import multiprocessing
 import os
+import sqlite3
 import stat
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import BaseModel
 
 import lbgpt_pandas as lb
 from lbgpt_pandas.engine import DiskCache
@@ -251,3 +253,41 @@ def _seconds(work):
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+def test_tools_of_an_engine_leave_no_key_and_cost_no_column(tmp_path):
+    class Weather(BaseModel):
+        city: str
+
+    tools = [
+        {
+            "type": "mcp",
+            "headers": {"Authorization": "Bearer sk-CANARY0123456789abcdef"},
+            "aws_secret_access_key": "CANARY-secret",
+            "schema": Weather,
+        }
+    ]
+    engine = ScriptedGPT("fine", tools=tools)
+    with lb.using(cache=tmp_path / "cache"):
+        cities = pd.Series(["Paris"])
+        assert cities.lbgpt.complete("{}", engine=engine, key_ignored="x").tolist() == ["fine"]
+        assert "CANARY" not in json.dumps(lb.last_run().manifest)
+    for file in (tmp_path / "cache").iterdir():
+        assert b"CANARY" not in file.read_bytes()
+
+
+async def test_awaiting_a_run_does_not_wait_for_the_file_of_runs_on_the_callers_loop(tmp_path):
+    with lb.using(cache=tmp_path / "cache"):
+        cities = pd.Series(["Paris"])
+        await cities.lbgpt.acomplete("{}", engine=ScriptedGPT("first"))
+        lock = sqlite3.connect(tmp_path / "cache" / "runs.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        run = asyncio.create_task(cities.lbgpt.acomplete("{}!", engine=ScriptedGPT("second")))
+        ticks = 0
+        while ticks < 20 or lb.last_run().result.tolist() != ["second"]:
+            await asyncio.sleep(0.005)
+            ticks += 1
+        assert not run.done()
+        lock.execute("COMMIT")
+        lock.close()
+        assert (await run).tolist() == ["second"]

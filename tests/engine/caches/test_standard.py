@@ -17,6 +17,7 @@ from lbgpt_pandas.engine.caches.base import MemoryCache, adapt
 from lbgpt_pandas.engine.caches.envelope import CorruptEntry, seal, unseal
 from lbgpt_pandas.engine.caches.standard import KEYS_A_LOOKUP, StandardTier
 from lbgpt_pandas.engine.errors import ConfigurationError
+from lbgpt_pandas.testing import FakeClock
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANSWER = {"choices": [{"message": {"content": 'ü "x" ,"resp":{'}}], "n": 1.5}
@@ -295,3 +296,20 @@ def test_threads_count_together():
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: asyncio.run(work(n)), range(4)))
     assert tier.misses == 800
+
+
+async def test_a_fresh_answer_of_somebody_else_does_not_give_way_to_a_second_one():
+    clock, store = FakeClock(), MemoryCache()
+    store.ttl_s = 60.0
+    ours, theirs = StandardTier(store, clock=clock), StandardTier(store, clock=clock)
+
+    async def save(tier, text):
+        return await tier.save("k", family="f", model="m", payload={"text": text})
+
+    await save(ours, "old")
+    clock.advance(61.0)
+    assert not await ours.find(["k"])
+    assert not await theirs.find(["k"])
+    await save(theirs, "theirs")
+    await save(ours, "ours")
+    assert (await ours.find(["k"]))["k"] == {"text": "theirs"}

@@ -111,3 +111,30 @@ def test_no_text_takes_long(part):
     begin = time.perf_counter()
     same_facts(text, text + "x")
     assert time.perf_counter() - begin < 1
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("Turkey", "turkey"),
+        ("March", "march"),
+        ("Essen", "essen"),
+        ("Turkey exports", "turkey exports"),
+        ("Rose is what I like most", "rose is what I like most"),
+        ("10 Mg", "10 mg"),
+        ("The samples were kept at 20 °C.", "The samples were kept at –20 °C."),  # as it is typed
+        ("of which a few patients survived", "of which few patients survived"),
+        ("there is a little hope in this", "there is little hope in this"),
+        ("it is out of the question", "it is out of question"),
+        ("No, price increase", "No price increase"),
+    ],
+)
+def test_what_a_capital_a_dash_or_an_article_changes_is_a_difference(a, b):
+    assert not same_facts(a, b)
+    assert not same_facts(b, a)
+
+
+def test_a_capital_at_the_beginning_changes_no_question():
+    assert same_facts("Will it rain in Rome?", "will it rain in Rome?")
+    assert same_facts("The parcel is late", "the parcel is late")
+    assert same_facts("Pages 10–20 of it", "pages 10–20 of it")  # as it is typed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -339,3 +340,107 @@ async def test_two_loops_use_one_tier(bench):
     await bench.run("where is rome")
     outcomes = await asyncio.to_thread(asyncio.run, bench.run("Where is Rome?"))
     assert outcomes[0].source is Source.SEMANTIC_CACHE
+
+
+class Picky(Letters):
+    """Refuses texts with an x, or all."""
+
+    def __init__(self, *, refuses_all=False):
+        super().__init__()
+        self.refuses_all = refuses_all
+
+    async def embed(self, texts, *, engine):
+        if self.refuses_all or any("x" in text for text in texts):
+            raise ValueError("too long for the model")
+        return await super().embed(texts, engine=engine)
+
+
+async def test_a_text_that_cannot_be_embedded_costs_no_other_its_near_hit():
+    bench = Bench()
+    bench.shelf.embedder = Picky()
+    await bench.run("first question", "xx", "second query")
+    assert sorted(each.text for each in bench.shelf.entries) == ["first question", "second query"]
+    found = await bench.run("First question", "xxx", "Second query")
+    assert [each.source for each in found] == [
+        Source.SEMANTIC_CACHE, Source.PROVIDER, Source.SEMANTIC_CACHE,
+    ]  # fmt: skip
+    assert any("cannot be embedded" in notice for notice in bench.semantic.take_notices())
+
+
+async def test_an_embedder_that_embeds_nothing_is_given_up():
+    bench = Bench()
+    bench.shelf.embedder = Picky(refuses_all=True)
+    found = await bench.run(*(f"question {number}" for number in range(20)))
+    assert all(each.completion for each in found)
+    assert not bench.shelf.entries
+    assert any("rows go on without" in notice for notice in bench.semantic.take_notices())
+
+
+async def test_an_answer_that_is_too_old_is_neither_an_exact_nor_a_near_hit():
+    clock = FakeClock()
+    cache = MemoryCache()
+    cache.ttl_s = 60.0
+    bench = Bench()
+    bench.semantic = SemanticTier(bench.shelf, clock=clock)
+    bench.standard = StandardTier(cache, clock=clock)
+    await bench.run("first question")
+    assert (await bench.run("First question"))[0].source is Source.SEMANTIC_CACHE
+    clock.advance(61.0)
+    again = await bench.run("first question", "First question")
+    assert [each.source for each in again] == [Source.PROVIDER, Source.PROVIDER]
+    fresh = await bench.run("first question", "first question.")
+    assert [each.source for each in fresh] == [Source.EXACT_CACHE, Source.SEMANTIC_CACHE]
+
+
+async def test_the_first_answer_is_the_one_in_both_tiers():
+    bench = Bench()
+    first = ScriptedGPT("theirs", auto_cache=False)
+    store = MemoryCache()
+    store.is_shared = True
+
+    class Overtaken(MemoryCache):
+        is_shared = True
+
+        async def get_many(self, keys):
+            return await store.get_many(keys)
+
+        async def set(self, key, value, *, replace=False):
+            await Batch(first, ask("first question"),
+                        caching=Caching.of(StandardTier(store), "use")).arun()  # fmt: skip
+            await store.set(key, value, replace=replace)
+
+    bench.standard = StandardTier(Overtaken())
+    assert [each.completion.text for each in await bench.run("first question")] == ["theirs"]
+    assert [each.completion.text for each in await bench.run("first question")] == ["theirs"]
+
+
+async def test_what_the_semantic_tier_has_is_not_copied_there_again():
+    bench = Bench(order=("standard", "semantic"), copies=frozenset({"semantic"}))
+    await bench.run("first question", "second query")
+    embedded = len(bench.shelf.embedder.embedded)
+    for _ in range(2):
+        await bench.run("first question", "second query")
+    assert len(bench.shelf.embedder.embedded) == embedded
+    assert len(bench.shelf.entries) == 2
+
+
+def test_refused_neighbours_are_counted_whatever_the_threshold():
+    bench = Bench()
+    other = bench.semantic.with_threshold(0.9)
+
+    async def main():
+        await bench.run("10 pounds of it")
+        bench.semantic = other
+        await bench.run("11 pounds of it")
+
+    asyncio.run(main())
+    assert bench.semantic.refused == other.refused == 1
+
+
+async def test_a_vector_is_used_for_its_own_text_only():
+    bench = Bench()
+    question = SimpleNamespace(key="k", text="alpha", scope="s")
+    vectors = module.TextVectors(bench.shelf, tell=lambda *_: None)
+    vectors.keep(question, np.zeros(26, dtype=np.float32))
+    other = SimpleNamespace(key="k", text="Say alpha now", scope="t")
+    assert (await vectors.of_one(other, None)).any()
