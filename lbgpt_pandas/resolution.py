@@ -160,7 +160,13 @@ def caching_of(
     tier = engine.tier if engine.has_cache else current.cache
     if mode == "replay":
         return Caching.of(tier, mode)
-    return Caching.of(tier, mode, semantic=semantic_tier(semantic, engine=engine))
+    return Caching.of(
+        tier,
+        mode,
+        semantic=semantic_tier(semantic, engine=engine),
+        order=engine.lookup_order,
+        copies=engine.copies,
+    )
 
 
 def semantic_tier(

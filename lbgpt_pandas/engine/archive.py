@@ -260,6 +260,7 @@ def _manifest(path: Path, raw: bytes) -> dict[str, Any]:
         raise _corrupt(path, f"{MANIFEST} is not JSON") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise _corrupt(path, f"{MANIFEST} does not say that this is an archive of answers")
+    _check_kinds(path, manifest)
     version = manifest.get("version")
     if not isinstance(version, int) or version < 1:
         raise _corrupt(path, f"{MANIFEST} has no version")
@@ -269,6 +270,23 @@ def _manifest(path: Path, raw: bytes) -> dict[str, Any]:
             f"{FORMAT_VERSION}; it was written by a newer lbgpt-pandas: upgrade"
         )
     return manifest
+
+
+def _check_kinds(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse a manifest whose parts are not what they are read as."""
+    engine = manifest.get("engine") or {}
+    keys = manifest.get("keys") or []
+    tools = engine.get("tools") if isinstance(engine, dict) else 0
+    sound = (
+        isinstance(engine, dict)
+        and (not engine or isinstance(engine.get("family"), str))
+        and (tools is None or (isinstance(tools, list) and all(isinstance(t, dict) for t in tools)))
+        and isinstance(keys, list)
+        and all(key is None or isinstance(key, str) for key in keys)
+        and all(isinstance(manifest.get(name, {}), dict) for name in ("failures", "unsendable"))
+    )
+    if not sound:
+        raise _corrupt(path, f"{MANIFEST} is not one of this package")
 
 
 def _chunks(path: Path, zipped: zipfile.ZipFile, name: str) -> Iterator[bytes]:

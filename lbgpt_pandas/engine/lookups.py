@@ -147,7 +147,11 @@ class Lookups:
                 continue
             first = self._outcome(number, self.keys[number], answer)
             kept = outcome.completion if first is None else first.completion
-            if kept is not None and kept.text != outcome.completion.text:
+            ours = outcome.completion
+            if kept is not None and (kept.text, kept.finish_reason) != (
+                ours.text,
+                ours.finish_reason,
+            ):
                 changed[number] = replaced(outcome, completion=kept)
         await self._correct(list(changed))
         return changed

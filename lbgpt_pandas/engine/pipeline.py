@@ -178,8 +178,8 @@ class Pipeline(Connections):
         if cache is not None or auto_cache:
             self.tier = StandardTier(MemoryCache() if cache is None else adapt(cache), clock=clock)
         self.semantic = as_semantic_tier(semantic_cache, clock=clock)
-        self._order = check_order(cache_lookup_order)
-        self._copies = copied_tiers(
+        self.lookup_order = check_order(cache_lookup_order)
+        self.copies = copied_tiers(
             to_standard=propagate_semantic_cache_to_standard_cache,
             to_semantic=propagate_standard_cache_to_semantic_cache,
         )
@@ -276,7 +276,7 @@ class Pipeline(Connections):
     def caching(self, mode: CacheMode = "use") -> Caching:
         """Return this engine's own caches, as a mode allows them to be used."""
         return Caching.of(
-            self.tier, mode, semantic=self.semantic, order=self._order, copies=self._copies
+            self.tier, mode, semantic=self.semantic, order=self.lookup_order, copies=self.copies
         )
 
     def prepare(self, request: Request) -> Request:

@@ -289,3 +289,24 @@ def test_what_is_read_in_one_go_has_a_bound_of_its_own(path, name, most, monkeyp
         read(path)
     assert module.MOST_BYTES[SUMS] == 4_096
     assert most >= 4_096
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"engine": {"name": "x"}},
+        {"engine": "x"},
+        {"engine": {"family": "f", "tools": 5}},
+        {"keys": 5},
+        {"keys": {"a": 1}},
+        {"keys": [1]},
+        {"failures": [1]},
+        {"unsendable": "x"},
+    ],
+)
+def test_a_manifest_whose_parts_are_odd_is_refused(path, odd):
+    contents = members(path)
+    about = json.loads(contents[MANIFEST]) | odd
+    rebuild(path, contents | {MANIFEST: json.dumps(about).encode()})
+    with pytest.raises(CacheCorrupt, match="not one of this package"):
+        read(path)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import lbgpt_pandas as lb
+from lbgpt_pandas.resolution import caching_of
 from lbgpt_pandas.testing import ScriptedGPT
 
 pytest.importorskip("faiss")
@@ -124,3 +125,14 @@ def test_replay_never_answers_by_likeness(engine, cache):
         FAQ.lbgpt.complete(PROMPT, engine=engine)
         with pytest.raises(lb.CacheMiss):
             AGAIN.lbgpt.complete(PROMPT, engine=engine, cache_mode="replay")
+
+
+def test_a_frame_keeps_to_the_order_and_the_copies_of_its_engine():
+    engine = ScriptedGPT(
+        "x",
+        cache_lookup_order=("standard", "semantic"),
+        propagate_standard_cache_to_semantic_cache=True,
+    )
+    caching = caching_of(engine, "use", semantic=None)
+    assert tuple(caching.order) == ("standard", "semantic")
+    assert caching.copies == {"semantic"}
