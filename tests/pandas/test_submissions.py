@@ -166,10 +166,12 @@ def test_what_complete_raises_the_result_raises():
 
 
 def test_bad_arguments_are_refused_before_anything_starts():
-    before = len(submissions())
+    engine = ScriptedGPT()
+    before = {run.id for run in submissions()}
     with pytest.raises(lb.TemplateError):
-        column().lbgpt.submit("{nowhere}", engine=ScriptedGPT())
-    assert len(submissions()) == before
+        column().lbgpt.submit("{nowhere}", engine=engine)
+    assert {run.id for run in submissions()} <= before
+    assert not engine.requests
 
 
 def test_settings_are_those_of_the_moment_of_submission(gate):
