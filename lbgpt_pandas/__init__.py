@@ -59,6 +59,7 @@ from lbgpt_pandas.engine.views import register_views
 from lbgpt_pandas.frames import col
 from lbgpt_pandas.notebook.dashboard import dashboard
 from lbgpt_pandas.notebook.progress import choose_view
+from lbgpt_pandas.plan import Plan
 from lbgpt_pandas.registry import runs
 from lbgpt_pandas.reports import RunReport
 from lbgpt_pandas.runs import last_run
@@ -98,6 +99,7 @@ __all__ = [
     "MissingExtraError",
     "MultiLoadBalancedGPT",
     "NotFound",
+    "Plan",
     "Price",
     "QdrantSemanticCache",
     "QuotaExhausted",

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lbgpt_pandas.engine.budget import Budget
-from lbgpt_pandas.engine.caching import SUPPORTED_MODES
-from lbgpt_pandas.engine.errors import LbgptWarning
-from lbgpt_pandas.frames import to_requests
-from lbgpt_pandas.keywords import check_name, check_sendable, split_params
-from lbgpt_pandas.resolution import caching_of, resolve_engine
-from lbgpt_pandas.runs import RowRun
-from lbgpt_pandas.settings import (
-    ErrorMode,
-    Progress,
-    check_choice,
-    check_max_parallel,
-    settings,
-)
+from lbgpt_pandas.plan import SAMPLE, make_plan
+from lbgpt_pandas.resolution import has_engine
+from lbgpt_pandas.structured import StructuredVerbs
 from lbgpt_pandas.submissions import submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from lbgpt_pandas.engine.base import _BaseGPT
+    from lbgpt_pandas.engine.budget import Budget
     from lbgpt_pandas.engine.types import CacheMode, Message
-    from lbgpt_pandas.frames import RowPlan, col
+    from lbgpt_pandas.frames import col
+    from lbgpt_pandas.plan import Plan
+    from lbgpt_pandas.settings import ErrorMode, Progress
     from lbgpt_pandas.submissions import Run
 
 ACCESSOR_NAME = "lbgpt"
 
 
-class LbgptAccessor:
+class LbgptAccessor(StructuredVerbs):
     """Language model methods of a DataFrame or Series; holds no state.
 
     Parameters
@@ -42,9 +33,6 @@ class LbgptAccessor:
     data : DataFrame or Series
         The rows.
     """
-
-    def __init__(self, data: pd.DataFrame | pd.Series[Any]) -> None:
-        self._data = data
 
     def complete(
         self,
@@ -152,7 +140,8 @@ class LbgptAccessor:
         b       NaN
         dtype: str
         """
-        return self._prepare(**_keywords(locals())).run()
+        column: pd.Series[Any] = self._prepare(**_keywords(locals())).run()
+        return column
 
     async def acomplete(
         self,
@@ -179,7 +168,8 @@ class LbgptAccessor:
 
         Cancelling the await cancels the run; finished rows are cached.
         """
-        return await self._prepare(**_keywords(locals())).arun()
+        column: pd.Series[Any] = await self._prepare(**_keywords(locals())).arun()
+        return column
 
     def submit(
         self,
@@ -218,67 +208,65 @@ class LbgptAccessor:
         """
         return submit(self._prepare(**_keywords(locals())))
 
-    def _prepare(
+    def plan(
         self,
+        template: object = None,
         *,
-        model: str | None,
-        tools: Sequence[Mapping[str, object]] | None,
-        response_format: Mapping[str, object] | None,
-        engine: _BaseGPT | None,
-        errors: ErrorMode | None,
-        cache_mode: CacheMode | None,
-        semantic: bool | float | None,
-        budget: Budget | float | None,
-        max_parallel: int | None,
-        progress: Progress | bool | None,
-        name: Hashable | None,
-        params: dict[str, Any],
-        **prompt: Any,
-    ) -> RowRun:
-        current = settings()
-        errors = current.errors if errors is None else errors
-        progress = current.progress if progress is None else progress
-        cache_mode = current.cache_mode if cache_mode is None else cache_mode
-        max_parallel = current.max_parallel if max_parallel is None else max_parallel
-        check_choice("errors", errors, get_args(ErrorMode))
-        check_choice("progress", progress, (*get_args(Progress), True, False))
-        check_choice("cache_mode", cache_mode, SUPPORTED_MODES)
-        check_max_parallel(max_parallel)
-        allowed = current.budget if budget is None else Budget.of(budget)
-        check_name(name)
-        options, given = split_params(params)
-        keyless = current.replay is not None or cache_mode == "replay"
-        chosen, model_name = resolve_engine(model, engine=engine, keyless=keyless)
-        passed = {"model": model_name, "tools": tools, "response_format": response_format, **given}
-        plan = to_requests(self._data, **prompt, params=check_sendable(passed), options=options)
-        _warn_of_shared_samples(plan, params, prompt["duplicates"])
-        return RowRun(
-            plan,
-            chosen,
-            caching=caching_of(chosen, cache_mode, semantic=semantic),
-            model=model_name,
-            errors=errors,
-            progress=progress,
-            budget=allowed,
-            max_parallel=max_parallel,
-            name=name,
-        )
+        messages: str | Callable[[Any], Sequence[Message]] | None = None,
+        model: str | None = None,
+        system: str | col | None = None,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        response_format: Mapping[str, object] | None = None,
+        engine: _BaseGPT | None = None,
+        errors: ErrorMode | None = None,
+        na: str = "skip",
+        duplicates: str = "share",
+        cache_mode: CacheMode | None = None,
+        semantic: bool | float | None = None,
+        budget: Budget | float | None = None,
+        max_parallel: int | None = None,
+        progress: Progress | bool | None = None,
+        name: Hashable | None = None,
+        sample: int = SAMPLE,
+        **params: Any,
+    ) -> Plan:
+        """Say what `complete` with these arguments would do, and do none of it: no call is made.
+
+        Parameters
+        ----------
+        sample : int, default 20
+            Rendered rows that are shown, drawn at random and the same ones each time.
+        template, messages, ...
+            As for `complete`.
+
+        Returns
+        -------
+        Plan
+            Rows, cached answers, requests to be sent, tokens, cost and time as far as they can
+            be known, rendered samples. ``run()`` does it.
+
+        Raises
+        ------
+        TemplateError, ConfigurationError, TypeError
+            As `complete`. A key is not needed.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from lbgpt_pandas.testing import ScriptedGPT
+        >>> cities = pd.Series(["Paris", "Lyon", None, "Paris"])
+        >>> plan = cities.lbgpt.plan("{}?", engine=ScriptedGPT("France"), cache_mode="off")
+        >>> plan.rows, plan.na_rows, plan.unique_requests, plan.requests_to_send
+        (4, 1, 2, 2)
+        """
+        given = _keywords(locals())
+        shown = given.pop("sample")
+        keyless = not has_engine(model, engine=engine)
+        return make_plan(self._prepare(**given, keyless=keyless), sample=shown, keyless=keyless)
 
 
 def _keywords(local_names: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in local_names.items() if name != "self"}
-
-
-def _warn_of_shared_samples(plan: RowPlan, params: Mapping[str, object], duplicates: str) -> None:
-    temperature = params.get("temperature")
-    is_sampling = isinstance(temperature, int | float) and temperature > 0
-    if is_sampling and duplicates == "share" and max(plan.rows_of(), default=0) > 1:
-        warnings.warn(
-            f"temperature={temperature} draws samples, but equal rows share one answer; "
-            'duplicates="independent" asks for each of them',
-            LbgptWarning,
-            stacklevel=4,
-        )
 
 
 def register_accessors() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from pandas.api.extensions import ExtensionArray
 
     from lbgpt_pandas.engine.errors import RequestError
     from lbgpt_pandas.prompts import Templates
@@ -214,12 +215,30 @@ def to_series(
     column = answers[plan.codes]
     if dtype is object:
         return pd.Series(column, index=plan.index, name=name, dtype=object)
-    text = _text_dtype()
+    return pd.Series(text_array(column), index=plan.index, name=name)
+
+
+def text_array(values: NDArray[np.object_]) -> ExtensionArray:
+    """Make a column of texts in the string dtype of this pandas.
+
+    Parameters
+    ----------
+    values : ndarray of str or None
+        None is NA.
+
+    Returns
+    -------
+    ExtensionArray
+        Of dtype ``str`` on pandas 3, ``string`` before.
+    """
+    text: Any = _text_dtype()
+    array: ExtensionArray
     try:
-        return pd.Series(column, index=plan.index, name=name, dtype=text)
+        array = pd.array(values, dtype=text)
     except UnicodeEncodeError:
         # Arrow refuses a lone surrogate; a paid answer with one in it is not lost for that.
-        return pd.Series(column, index=plan.index, name=name, dtype=_in_python(text))
+        array = pd.array(values, dtype=_in_python(text))
+    return array
 
 
 def _check(template: object, messages: object, *, na: str, duplicates: str) -> None:

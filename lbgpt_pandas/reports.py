@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.errors import LbgptError
     from lbgpt_pandas.engine.states import RunHeading
     from lbgpt_pandas.engine.types import Outcome
+    from lbgpt_pandas.forms import Form
 
 TOKEN_COLUMNS = ["prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"]
 
@@ -46,11 +47,16 @@ class Reported(Ended, Protocol):
         """What the run is."""
         ...
 
+    @property
+    def form(self) -> Form | None:
+        """What replies become; None for texts."""
+        ...
+
     def again(self, outcomes: Sequence[Outcome | None]) -> Reported:
         """Return a run for what is missing from these outcomes."""
         ...
 
-    def run(self) -> pd.Series[Any]:
+    def run(self) -> Any:
         """Run it, and return the whole column."""
         ...
 
@@ -129,13 +135,16 @@ class RunReport:
         return self.summary.snapshot.elapsed_s
 
     @cached_property
-    def result(self) -> pd.Series[Any]:
-        """The column as `complete` returned it; rows without an answer are NA."""
+    def result(self) -> Any:
+        """The column, or the frame of `extract`, as the call returned it; NA without an answer."""
+        run = self._run
+        if run.form is not None:
+            return run.form.result(run.plan, self._outcomes, name=run.name)
         texts = [
             outcome.completion.text if outcome and outcome.completion else None
             for outcome in self._outcomes
         ]
-        return to_series(self._run.plan, texts, name=self._run.name)
+        return to_series(run.plan, texts, name=run.name)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -300,7 +309,7 @@ class RunReport:
         """Return what `diff` compares of this run."""
         return side_of_run(self._run, self._outcomes)
 
-    def retry_failed(self) -> pd.Series[Any]:
+    def retry_failed(self) -> Any:
         """Ask the rows again that failed or were not reached; keep the others as they are.
 
         Returns

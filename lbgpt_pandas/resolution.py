@@ -87,6 +87,15 @@ def resolve_engine(
     return chosen, name
 
 
+def has_engine(model: str | None, *, engine: _BaseGPT | None = None) -> bool:
+    """Tell whether `resolve_engine` finds somebody who could be called."""
+    try:
+        resolve_engine(model, engine=engine)
+    except ConfigurationError:
+        return False
+    return True
+
+
 def known_engines() -> list[_BaseGPT]:
     """The engine that would answer now, those of the environment, and those used in calls."""
     current = settings()

@@ -27,13 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
     from datetime import datetime
 
-    import pandas as pd
-
     from lbgpt_pandas.engine.base import _BaseGPT
     from lbgpt_pandas.engine.budget import Budget
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.types import Outcome
     from lbgpt_pandas.engine.views import View
+    from lbgpt_pandas.forms import Form
     from lbgpt_pandas.frames import RowPlan
     from lbgpt_pandas.settings import ErrorMode, Progress
 
@@ -74,6 +73,8 @@ class RowRun:
         Cap on the requests that are worked on at once.
     name : hashable or None
         Name of the resulting Series.
+    form : Form, optional
+        What replies have to be, and what they become; by default any text.
     earlier : sequence of Outcome or None, optional
         Outcomes of an earlier run of the same plan.
     """
@@ -90,10 +91,12 @@ class RowRun:
         budget: Budget | None,
         max_parallel: int | None,
         name: Hashable | None,
+        form: Form | None = None,
         earlier: Sequence[Outcome | None] = (),
     ) -> None:
         self.plan, self.engine, self.caching = plan, engine, caching
         self.model, self.errors, self.name = model, errors, name
+        self.form = form
         self.progress, self.budget, self.max_parallel = progress, budget, max_parallel
         self.status = "done"
         self.started: datetime = engine.clock.wall()
@@ -112,12 +115,13 @@ class RowRun:
             earlier=earlier,
             budget=budget,
             clock=engine.clock,
+            check=None if form is None else form.check,
         )
         if errors == "raise" and plan.errors:
             # Known before the first paid call: what is cached is looked up, nothing is sent.
             self.batch.stop()
 
-    def run(self) -> pd.Series[Any]:
+    def run(self) -> Any:
         """Run on the engine's loop while this thread draws progress."""
         try:
             self.work(open_view(self.progress, self.heading))
@@ -140,7 +144,7 @@ class RowRun:
         finally:
             self._record()
 
-    async def arun(self) -> pd.Series[Any]:
+    async def arun(self) -> Any:
         """Run on the engine's loop, awaited from the caller's."""
         view = open_view(self.progress, self.heading, controls=self.batch, awaited=True)
         try:
@@ -157,7 +161,8 @@ class RowRun:
     def heading(self) -> RunHeading:
         """What the run is, for its view."""
         column = "" if self.name is None else str(self.name)
-        return RunHeading("complete", self.model, self.engine.name, column, self.id)
+        verb = "complete" if self.form is None else self.form.verb
+        return RunHeading(verb, self.model, self.engine.name, column, self.id)
 
     @property
     def report(self) -> RunReport:
@@ -204,7 +209,7 @@ class RowRun:
         for notice in self.engine.take_notices():
             warnings.warn(notice, LimitsWarning, stacklevel=depth)
 
-    def deliver(self, *, depth: int) -> pd.Series[Any]:
+    def deliver(self, *, depth: int) -> Any:
         """Return the column, or say about failed rows what `errors` asks for.
 
         Raises
@@ -236,5 +241,6 @@ class RowRun:
             budget=self.budget,
             max_parallel=self.max_parallel,
             name=self.name,
+            form=self.form,
             earlier=outcomes,
         )

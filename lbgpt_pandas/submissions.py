@@ -89,7 +89,8 @@ class Run:
 
     def partial(self) -> pd.Series[Any]:
         """Return the column with what is finished by now; the other rows are NA."""
-        return self.report.result
+        column: pd.Series[Any] = self.report.result
+        return column
 
     def result(self, timeout: float | None = None) -> pd.Series[Any]:
         """Wait for the column.
@@ -146,7 +147,8 @@ class Run:
             self._ended.result()
         finally:
             self._run.tell(depth=depth)
-        return self._run.deliver(depth=depth)
+        column: pd.Series[Any] = self._run.deliver(depth=depth)
+        return column
 
     def _work(self, view: View) -> None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace as replaced
@@ -22,7 +21,7 @@ from lbgpt_pandas.engine.flights import Withdrawn
 from lbgpt_pandas.engine.interrupts import DRAIN_S
 from lbgpt_pandas.engine.lookups import Lookups
 from lbgpt_pandas.engine.prospects import Prospects
-from lbgpt_pandas.engine.report import RunSnapshot
+from lbgpt_pandas.engine.repair import repair
 from lbgpt_pandas.engine.run_state import RunState
 from lbgpt_pandas.engine.types import Outcome, Source
 
@@ -34,8 +33,9 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.clock import Clock
     from lbgpt_pandas.engine.errors import LbgptError
+    from lbgpt_pandas.engine.repair import Check
+    from lbgpt_pandas.engine.report import RunSnapshot
     from lbgpt_pandas.engine.semantic.questions import Question
-    from lbgpt_pandas.engine.states import DeploymentState
     from lbgpt_pandas.engine.types import Request
 
 LOOKUP_SIZE = 2000
@@ -75,6 +75,10 @@ class Batch:
         Outcomes of an earlier run over the same requests; what it answered is not asked again.
     budget : Budget, optional
         What the run may spend; cached answers cost nothing.
+    check : Check, optional
+        What replies have to be; others are asked again, and fail in the end.
+    run : RunState, optional
+        The run that it is a part of; one of its own by default.
 
     Attributes
     ----------
@@ -97,6 +101,8 @@ class Batch:
         earlier: Sequence[Outcome | None] = (),
         budget: Budget | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        check: Check | None = None,
+        run: RunState | None = None,
     ) -> None:
         self.engine = engine
         self.requests = requests
@@ -115,7 +121,8 @@ class Batch:
         self._cancellation = Cancellation()
         self._unaffordable: BudgetExceeded | None = None
         self._finished = False
-        self._run = RunState(budget=budget)
+        self._run = run or RunState(budget=budget)
+        self._check = check
         self._started_at: float | None = None
         self._elapsed_s = 0.0
         self._figures = Figures(broken=broken, skipped=skipped)
@@ -182,46 +189,46 @@ class Batch:
         await self.caching.flush()
         if misses:
             await self._take_first_answers(misses)
+        if self._check is not None:
+            await self._repair(self._check)
+
+    async def _repair(self, check: Check) -> None:
+        await repair(check, self.requests, self.outcomes, ask=self._ask_again)
+        self._figures = self._figures.recounted(zip(self.outcomes, self.rows_of, strict=True))
+
+    async def _ask_again(
+        self, numbers: Sequence[int], requests: Sequence[Request]
+    ) -> Sequence[Outcome | None]:
+        second = Batch(
+            self.engine,
+            requests,
+            caching=self.caching,
+            rows_of=[self.rows_of[number] for number in numbers],
+            max_parallel=self._max_parallel,
+            clock=self._clock,
+            run=self._run,
+        )
+        if not self._run.stopped:
+            await second._look_up_and_ask()
+        self._figures.spend(second._figures)
+        return second.outcomes
 
     def snapshot(self) -> RunSnapshot:
         """The present state; may be called from any thread."""
         elapsed = self._elapsed_s
         if not self._finished and self._started_at is not None:
             elapsed = self._clock.monotonic() - self._started_at
-        figures, run = self._figures, self._run
-        return RunSnapshot(
+        run = self._run
+        return self._figures.snapshot(
             rows=self._rows,
-            done=figures.done,
-            failed=figures.failed,
-            skipped=figures.skipped,
-            cached=figures.cached,
-            shared=figures.shared,
             in_flight=self._in_flight,
-            retries=figures.retries,
-            prompt_tokens=figures.prompt_tokens,
-            completion_tokens=figures.completion_tokens,
-            cost_usd=figures.cost_usd,
             elapsed_s=elapsed,
             finished=self._finished,
-            semantic=figures.semantic,
-            saved_usd=figures.saved_usd,
             refused=sum(run.refusals.values()),
             paused=run.paused,
             stopped=run.stopped,
-            deployments=self._deployments(),
+            deployments=self._figures.states(self.engine.deployments(), run.refusals),
             budget=() if run.budget is None else run.budget.states(),
-            failures=figures.failures(),
-        )
-
-    def _deployments(self) -> tuple[DeploymentState, ...]:
-        """Who answers, with the calls of this run only."""
-        return tuple(
-            replace(
-                deployment.state(),
-                answered=self._figures.answered[deployment.name],
-                refused=self._run.refusals[deployment.name],
-            )
-            for deployment in self.engine.deployments()
         )
 
     @property

@@ -125,7 +125,7 @@ class Deployment:
         """Estimate what a request takes; nothing where no limit and nobody else counts tokens."""
         model = request.model
         if not (counted or self.quota.counts_tokens):
-            return Demand()
+            return Demand(request=request)
         with self._lock:
             prompt = self.estimator.prompt(request.messages, model=model)
             completion = self.estimator.completion(request.params, model=model)

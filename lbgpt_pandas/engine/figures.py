@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from lbgpt_pandas.engine.report import RunSnapshot
 from lbgpt_pandas.engine.states import Failures
 from lbgpt_pandas.engine.types import EXACT, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from lbgpt_pandas.engine.deployment import Deployment
     from lbgpt_pandas.engine.errors import LbgptError
+    from lbgpt_pandas.engine.states import DeploymentState
     from lbgpt_pandas.engine.types import Outcome
 
 
@@ -49,6 +53,7 @@ class Figures:
         self._failures: dict[str, tuple[int, str]] = {}
         for error in broken:
             self._fail(error, 1)
+        self._broken, self._broken_kinds = self.failed, self._failures.copy()
 
     def settle(self, outcome: Outcome, rows: int) -> None:
         """Count a request's rows.
@@ -81,6 +86,64 @@ class Figures:
             else:
                 self.shared += rows
             self._save(outcome.price_usd, rows)
+
+    def recounted(self, outcomes: Iterable[tuple[Outcome | None, int]]) -> Figures:
+        """Count the rows anew by what became of them in the end; what was spent stays.
+
+        Parameters
+        ----------
+        outcomes : iterable of (Outcome or None, int)
+            What became of each request, and its rows.
+        """
+        fresh = Figures(skipped=self.skipped)
+        fresh.failed, fresh._failures = self._broken, self._broken_kinds.copy()
+        for outcome, rows in outcomes:
+            if outcome is not None:
+                fresh.settle(outcome, rows)
+        fresh._broken, fresh._broken_kinds = self._broken, self._broken_kinds
+        fresh.requests, fresh.retries, fresh.answered = self.requests, self.retries, self.answered
+        fresh.prompt_tokens = self.prompt_tokens
+        fresh.completion_tokens = self.completion_tokens
+        fresh.cost_usd, fresh.saved_usd = self.cost_usd, self.saved_usd
+        return fresh
+
+    def spend(self, other: Figures) -> None:
+        """Add what the calls of another count have used; its rows are those of this one."""
+        self.requests += other.requests
+        self.retries += other.retries + other.requests
+        self.answered += other.answered
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.cost_usd = _sum(self.cost_usd, other.cost_usd)
+
+    def states(
+        self, deployments: Iterable[Deployment], refusals: Mapping[str, int]
+    ) -> tuple[DeploymentState, ...]:
+        """Say how deployments are, with the calls of this run only."""
+        return tuple(
+            replace(
+                each.state(), answered=self.answered[each.name], refused=refusals.get(each.name, 0)
+            )
+            for each in deployments
+        )
+
+    def snapshot(self, **others: Any) -> RunSnapshot:
+        """Return the state of the run; `others` are what is not counted here."""
+        return RunSnapshot(
+            done=self.done,
+            failed=self.failed,
+            skipped=self.skipped,
+            cached=self.cached,
+            shared=self.shared,
+            retries=self.retries,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            cost_usd=self.cost_usd,
+            semantic=self.semantic,
+            saved_usd=self.saved_usd,
+            failures=self.failures(),
+            **others,
+        )
 
     def failures(self) -> tuple[Failures, ...]:
         """Failed rows by kind, most frequent first, with one message each."""

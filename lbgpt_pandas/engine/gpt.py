@@ -11,7 +11,7 @@ from lbgpt_pandas.engine.base import _BaseGPT
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.pipeline import ATTEMPT_TIMEOUT_S
 from lbgpt_pandas.engine.secrets import Secret
-from lbgpt_pandas.engine.transports.local import LocalTransport, model_fingerprint
+from lbgpt_pandas.engine.transports.local import DEFAULT_CONTEXT, LocalTransport, model_fingerprint
 from lbgpt_pandas.engine.transports.openai import AzureTransport, OpenAITransport
 
 if TYPE_CHECKING:
@@ -213,6 +213,11 @@ class LocalGPT(_BaseGPT):
         Of `Pipeline`; ``request_timeout`` is 900 seconds, because a long answer takes a small
         processor minutes and there is nobody else to ask.
 
+    Attributes
+    ----------
+    context : int
+        Tokens of prompt and answer together, for one row.
+
     Raises
     ------
     MissingExtraError
@@ -238,7 +243,8 @@ class LocalGPT(_BaseGPT):
         settings.setdefault("request_timeout", LOCAL_TIMEOUT_S)
         super().__init__(cache=cache, **settings)
         self._model = model
-        self._slots, self._threads, self._context = slots, threads, context
+        self._slots, self._threads = slots, threads
+        self.context = context or DEFAULT_CONTEXT
 
     @property
     def family(self) -> str:
@@ -251,7 +257,7 @@ class LocalGPT(_BaseGPT):
 
     def _new_transport(self) -> Transport:
         return LocalTransport(
-            self._model, slots=self._slots, threads=self._threads, context=self._context
+            self._model, slots=self._slots, threads=self._threads, context=self.context
         )
 
 

@@ -174,7 +174,7 @@ def money(usd: float | None) -> str:
 
 def billed_usd(outcomes: Sequence[Outcome | None]) -> float | None:
     """List price of what a provider answered; None if one price is unknown."""
-    return _sum(o.price_usd for o in outcomes if o and o.completion and _is_billed(o))
+    return _sum(o.price_usd for o in outcomes if o and _is_billed(o) and _was_answered(o))
 
 
 def saved_usd(outcomes: Sequence[Outcome | None], rows_of: Sequence[int]) -> float | None:
@@ -208,6 +208,11 @@ def count_errors(
             counts[name] += rows
             example.setdefault(name, str(outcome.error))
     return dict(counts.most_common()), example
+
+
+def _was_answered(outcome: Outcome) -> bool:
+    """Tell whether there was a reply, also one that did not fit and has made the row fail."""
+    return outcome.completion is not None or outcome.price_usd is not None
 
 
 def _is_billed(outcome: Outcome) -> bool:

@@ -704,7 +704,7 @@ def complete(shell, text, line=0):
         ("%%lbgpt answer << --f", ["--format"]),
         ("%%lbgpt -f m", ["markdown"]),
         ("%%lbgpt --df ", ["df"]),
-        ("%%lbgpt -m gpt-4o-", ["gpt-4o-2024-05-13", "gpt-4o-mini"]),
+        ("%%lbgpt -m gpt-4.1-", ["gpt-4.1-mini", "gpt-4.1-nano"]),
     ],
 )
 def test_tab_offers_what_may_stand_there_and_nothing_else(session, engine, reviews, text, words):

@@ -1,0 +1,141 @@
+"""Replies that do not fit what was asked for: asked again, with what is wrong, twice at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from lbgpt_pandas.engine.errors import SchemaMismatch
+from lbgpt_pandas.engine.types import Outcome, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from lbgpt_pandas.engine.types import Request
+
+ROUNDS = 2
+"""Times that a reply is asked again: what a model has not understood by then it will not."""
+
+SHOWN = 80
+"""Letters of a wrong reply in its error."""
+
+LONGEST_REPLY = 4_000
+"""Letters of a wrong reply that are sent back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What replies have to be.
+
+    Attributes
+    ----------
+    problem : callable
+        Gets a reply and returns what is wrong with it, in words for the model; empty if nothing.
+    wish : str
+        What is to be done about it, such as "Answer with JSON only."
+    """
+
+    problem: Callable[[str | None], str]
+    wish: str
+
+    def of(self, outcomes: Sequence[Outcome | None]) -> dict[int, str]:
+        """Return what is wrong, by number of the request; failures are no replies."""
+        found = {}
+        for number, outcome in enumerate(outcomes):
+            if outcome is not None and outcome.completion is not None:
+                problem = self.problem(outcome.completion.text)
+                if problem:
+                    found[number] = problem
+        return found
+
+    def again(self, request: Request, reply: str, problem: str) -> Request:
+        """Return the request that asks once more, with the reply and what is wrong with it."""
+        turns = [
+            {"role": "assistant", "content": reply[:LONGEST_REPLY]},
+            {"role": "user", "content": f"That does not fit: {problem}. {self.wish}"},
+        ]
+        return replace(request, messages=[*request.messages, *turns])
+
+
+async def repair(
+    check: Check,
+    requests: Sequence[Request],
+    outcomes: list[Outcome | None],
+    *,
+    ask: Callable[[list[int], list[Request]], Awaitable[Sequence[Outcome | None]]],
+) -> None:
+    """Ask again for replies that do not fit; those that never do become failures.
+
+    Parameters
+    ----------
+    check : Check
+        What replies have to be.
+    requests : sequence of Request
+        Of a run.
+    outcomes : list of Outcome or None
+        What became of them; changed in place.
+    ask : callable
+        Gets numbers of requests and what is to be sent for them, and returns the outcomes.
+    """
+    latest: dict[int, Request] = {}
+    for _ in range(ROUNDS):
+        wrong = check.of(outcomes)
+        if not wrong:
+            return
+        for number, problem in wrong.items():
+            request = latest.get(number) or requests[number]
+            latest[number] = check.again(request, _reply(outcomes[number]), problem)
+        numbers = list(wrong)
+        answers = await ask(numbers, [latest[number] for number in numbers])
+        for number, answer in zip(numbers, answers, strict=True):
+            first = outcomes[number]
+            outcomes[number] = None if first is None else repaired(first, answer)
+    for number, problem in check.of(outcomes).items():
+        last = outcomes[number]
+        outcomes[number] = None if last is None else unfit(last, problem)
+
+
+def repaired(first: Outcome, second: Outcome | None) -> Outcome:
+    """Put what asking again gave in the place of a first outcome.
+
+    Parameters
+    ----------
+    first : Outcome
+        With the reply that does not fit.
+    second : Outcome or None
+        Of the request that asked again; None if it was not sent.
+    """
+    if second is None:
+        return first
+    # What came from a cache was paid for by somebody else.
+    paid = [each for each in (first, second) if each.source is Source.PROVIDER]
+    prices = [each.price_usd for each in paid or (first, second)]
+    known = [price for price in prices if price is not None]
+    answered = first if second.completion is None else second
+    return replace(
+        answered,
+        source=Source.PROVIDER if paid else first.source,
+        key=first.key,
+        attempts=first.attempts + second.attempts,
+        latency_s=first.latency_s + second.latency_s,
+        price_usd=sum(known) if len(known) == len(prices) else None,
+    )
+
+
+def unfit(outcome: Outcome, problem: str) -> Outcome:
+    """Return the failure that a reply which still does not fit is."""
+    reply = _reply(outcome)
+    error = SchemaMismatch(
+        f"the reply does not fit, after it was asked for {ROUNDS + 1} times: {problem}. "
+        f"It begins {reply[:SHOWN]!r}; error.raw is all of it",
+        code="schema_mismatch",
+    )
+    error.raw = reply
+    return replace(outcome, completion=None, error=error)
+
+
+def _reply(outcome: Outcome | None) -> str:
+    completion = None if outcome is None else outcome.completion
+    return (completion and completion.text) or ""

@@ -1,0 +1,129 @@
+"""From the arguments of a verb to a run."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import TYPE_CHECKING, Any, get_args
+
+from lbgpt_pandas.engine.budget import Budget
+from lbgpt_pandas.engine.caching import SUPPORTED_MODES
+from lbgpt_pandas.engine.errors import ConfigurationError, LbgptWarning
+from lbgpt_pandas.forms import with_instructions
+from lbgpt_pandas.frames import to_requests
+from lbgpt_pandas.keywords import check_name, check_sendable, split_params
+from lbgpt_pandas.resolution import caching_of, resolve_engine
+from lbgpt_pandas.runs import RowRun
+from lbgpt_pandas.settings import (
+    ErrorMode,
+    Progress,
+    check_choice,
+    check_max_parallel,
+    settings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    import pandas as pd
+
+    from lbgpt_pandas.engine.base import _BaseGPT
+    from lbgpt_pandas.engine.types import CacheMode
+    from lbgpt_pandas.forms import Form
+    from lbgpt_pandas.frames import RowPlan
+
+
+class Preparation:
+    """What the verbs of the accessors have in common; holds no state.
+
+    Parameters
+    ----------
+    data : DataFrame or Series
+        The rows.
+    """
+
+    def __init__(self, data: pd.DataFrame | pd.Series[Any]) -> None:
+        self._data = data
+
+    def _prepare(
+        self,
+        *,
+        model: str | None,
+        tools: Sequence[Mapping[str, object]] | None,
+        response_format: Mapping[str, object] | None,
+        engine: _BaseGPT | None,
+        errors: ErrorMode | None,
+        cache_mode: CacheMode | None,
+        semantic: bool | float | None,
+        budget: Budget | float | None,
+        max_parallel: int | None,
+        progress: Progress | bool | None,
+        name: Hashable | None,
+        params: dict[str, Any],
+        keyless: bool = False,
+        form: Form | None = None,
+        **prompt: Any,
+    ) -> RowRun:
+        current = settings()
+        errors = current.errors if errors is None else errors
+        progress = current.progress if progress is None else progress
+        cache_mode = current.cache_mode if cache_mode is None else cache_mode
+        max_parallel = current.max_parallel if max_parallel is None else max_parallel
+        check_choice("errors", errors, get_args(ErrorMode))
+        check_choice("progress", progress, (*get_args(Progress), True, False))
+        check_choice("cache_mode", cache_mode, SUPPORTED_MODES)
+        check_max_parallel(max_parallel)
+        allowed = current.budget if budget is None else Budget.of(budget)
+        check_name(name)
+        options, given = split_params(params)
+        keyless = keyless or current.replay is not None or cache_mode == "replay"
+        chosen, model_name = resolve_engine(model, engine=engine, keyless=keyless)
+        passed = {"model": model_name, "tools": tools, "response_format": response_format, **given}
+        if form is not None:
+            passed |= form.params(chosen, model_name)
+            words = form.instructions(chosen, model_name)
+            prompt["system"] = with_instructions(prompt["system"], words)
+        plan = to_requests(self._data, **prompt, params=check_sendable(passed), options=options)
+        _warn_of_shared_samples(plan, params, prompt["duplicates"])
+        return RowRun(
+            plan,
+            chosen,
+            caching=caching_of(chosen, cache_mode, semantic=semantic),
+            model=model_name,
+            errors=errors,
+            progress=progress,
+            budget=allowed,
+            max_parallel=max_parallel,
+            name=name,
+            form=form,
+        )
+
+    def _checked(self, template: object, keywords: Mapping[str, Any], form: Form) -> RowRun:
+        """Prepare a run whose replies are checked; keywords are those of `complete`."""
+        given = _keywords_of(vars(type(self))["complete"]) | {"params": {}}
+        for name, value in keywords.items():
+            if name in {"response_format", "tools"}:
+                raise ConfigurationError(f"{name}= is not for {form.verb}, which says it itself")
+            if name in given and name != "params":
+                given[name] = value
+            else:
+                given["params"][name] = value
+        return self._prepare(**given | {"template": template}, form=form)
+
+
+def _keywords_of(verb: Any) -> dict[str, Any]:
+    """Return the keywords of a verb with their defaults."""
+    parameters = inspect.signature(verb).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+def _warn_of_shared_samples(plan: RowPlan, params: Mapping[str, object], duplicates: str) -> None:
+    temperature = params.get("temperature")
+    is_sampling = isinstance(temperature, int | float) and temperature > 0
+    if is_sampling and duplicates == "share" and max(plan.rows_of(), default=0) > 1:
+        warnings.warn(
+            f"temperature={temperature} draws samples, but equal rows share one answer; "
+            'duplicates="independent" asks for each of them',
+            LbgptWarning,
+            stacklevel=4,
+        )

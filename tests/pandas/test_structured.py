@@ -1,0 +1,205 @@
+"""`extract`, `classify` and `matches`: typed columns, and what becomes of replies that do not fit."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+import pandas as pd
+import pytest
+from pydantic import BaseModel
+
+import lbgpt_pandas as lb
+from lbgpt_pandas.testing import ScriptedGPT
+
+
+class Stay(BaseModel):
+    city: str
+    nights: int | None = None
+    mood: Literal["good", "bad"]
+
+
+NOTES = pd.DataFrame(
+    {"text": ["Rome, 3 nights, lovely", "Oslo, awful", None, "Rome, 3 nights, lovely"]},
+    index=["a", "b", "b", "c"],
+)
+ROME = json.dumps({"city": "Rome", "nights": 3, "mood": "good"})
+OSLO = json.dumps({"city": "Oslo", "nights": None, "mood": "bad"})
+
+
+def question(request):
+    """The row's text; instructions stand before it, and what was asked again behind it."""
+    return next(each["content"] for each in request.messages if each["role"] == "user")
+
+
+def right(request):
+    return ROME if "Rome" in question(request) else OSLO
+
+
+def asked(engine):
+    return [request.messages for request in engine.requests]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path):
+    with lb.using(cache=tmp_path / "cache", progress="none"):
+        yield
+
+
+def test_fields_become_typed_columns_under_the_frames_index():
+    frame = NOTES.lbgpt.extract("{text}", Stay, engine=ScriptedGPT(right), prefix="x_")
+    assert frame.index.equals(NOTES.index)
+    assert frame["x_city"].tolist()[:2] == ["Rome", "Oslo"]
+    assert frame.isna().all(axis=1).tolist() == [False, False, True, False]
+    kinds = frame.dtypes.astype(str).to_dict()
+    assert (kinds["x_nights"], kinds["x_mood"]) == ("Int64", "category")
+    assert lb.last_run().result.equals(frame)
+
+
+def test_a_model_that_takes_schemas_is_sent_one_and_others_are_told():
+    for model, sent in (("gpt-4o-mini", True), ("openai/gpt-4.1", True), ("some-model", False)):
+        engine = ScriptedGPT(right)
+        NOTES.head(1).lbgpt.extract("{text}", Stay, engine=engine, model=model)
+        (request,) = engine.requests
+        assert ("response_format" in request.params) is sent
+        assert (request.messages[0]["role"] == "system") is not sent
+
+
+def test_instructions_stand_behind_the_system_message_with_their_braces():
+    engine = ScriptedGPT(ROME)
+    NOTES.head(1).lbgpt.extract("{text}", {"city": str}, engine=engine, system="Be brief.")
+    system = engine.requests[0].messages[0]["content"]
+    assert system.startswith("Be brief.\n\nAnswer with JSON only")
+    assert "{" in system
+    assert "{{" not in system
+
+
+def test_a_system_message_that_is_no_text_is_refused_where_instructions_are_needed():
+    engine = ScriptedGPT(ROME)
+    with pytest.raises(lb.ConfigurationError, match="give the rest of it as a text"):
+        NOTES.lbgpt.extract("{text}", Stay, engine=engine, system=lb.col("text"))
+    assert not engine.requests
+
+
+def test_a_reply_that_does_not_fit_is_asked_again_with_what_is_wrong():
+    replies = iter(['{"city": "Rome", "nights": "many", "mood": "good"}', "no idea", ROME])
+    engine = ScriptedGPT(lambda _: next(replies))
+    frame = NOTES.head(1).lbgpt.extract("{text}", Stay, engine=engine)
+    assert frame.iloc[0].tolist() == ["Rome", 3, "good"]
+    first, second, third = asked(engine)
+    assert len(third) == len(second) + 2 == len(first) + 4
+    assert "nights" in second[-1]["content"]
+    assert second[-2] == {"role": "assistant", "content": asked_reply(second)}
+    row = lb.last_run().rows.iloc[0]
+    assert (row["status"], row["attempts"], row["source"]) == ("ok", 3, "provider")
+    assert lb.last_run().summary.snapshot.failed == 0
+
+
+def asked_reply(messages):
+    return next(each["content"] for each in messages if each["role"] == "assistant")
+
+
+def test_what_never_fits_fails_with_its_reply_and_the_cost_of_all_calls():
+    engine = ScriptedGPT("I would rather not", model="gpt-4o-mini")
+    with pytest.warns(lb.RowErrorsWarning, match="SchemaMismatch"):
+        frame = NOTES.head(1).lbgpt.extract("{text}", Stay, engine=engine)
+    assert frame.isna().all(axis=None)
+    assert len(engine.requests) == 3
+    report = lb.last_run()
+    assert report.rows.iloc[0]["error_type"] == "SchemaMismatch"
+    assert report.cost_usd > 0
+    shot = report.summary.snapshot
+    assert (shot.done, shot.failed, shot.asked) == (0, 1, 0)
+    assert report.cost_usd == pytest.approx(shot.cost_usd)
+    ((_, error),) = report.first_failures(1)
+    assert error.raw == "I would rather not"
+
+
+def test_partial_keeps_the_fields_that_are_valid():
+    engine = ScriptedGPT('{"city": "Rome", "nights": "many", "mood": "good"}')
+    frame = NOTES.head(1).lbgpt.extract(
+        "{text}", Stay, engine=engine, partial=True, errors="ignore"
+    )
+    assert frame["city"].tolist() == ["Rome"]
+    assert frame["nights"].isna().all()
+
+
+def test_a_second_run_pays_nothing_not_even_for_what_was_asked_again():
+    def reply(request):
+        return right(request) if len(request.messages) > 2 else "hm"
+
+    for _ in range(2):
+        engine = ScriptedGPT(reply)
+        frame = NOTES.lbgpt.extract("{text}", Stay, engine=engine)
+        assert frame["city"].notna().sum() == 3
+    assert engine.requests == []
+    assert lb.last_run().cost_usd == 0
+    assert set(lb.last_run().rows["source"]) == {"exact_cache", "skipped"}
+
+
+def test_retry_failed_asks_the_failed_rows_and_returns_the_frame():
+    broken = True
+
+    def reply(request):
+        return "no" if broken and "Oslo" in question(request) else right(request)
+
+    engine = ScriptedGPT(reply)
+    with pytest.warns(lb.RowErrorsWarning):
+        NOTES.lbgpt.extract("{text}", Stay, engine=engine, cache_mode="off")
+    broken = False
+    before = len(engine.requests)
+    frame = lb.last_run().retry_failed()
+    assert len(engine.requests) == before + 1
+    assert frame["city"].tolist()[:2] == ["Rome", "Oslo"]
+
+
+def test_labels_become_a_category_and_near_ones_are_not_taken():
+    engine = ScriptedGPT(lambda r: "good" if "Rome" in question(r) else "goodish")
+    with pytest.warns(lb.RowErrorsWarning, match="SchemaMismatch"):
+        moods = NOTES.lbgpt.classify("{text}", ["good", "bad", "very good"], engine=engine)
+    assert moods.dtype == pd.CategoricalDtype(["good", "bad", "very good"])
+    assert moods.tolist()[0] == "good"
+    assert moods.isna().tolist() == [False, True, True, False]
+
+
+def test_several_labels_are_lists():
+    engine = ScriptedGPT('{"labels": ["b", "a"]}')
+    found = NOTES.head(1).lbgpt.classify("{text}", ["a", "b", "c"], multi=True, engine=engine)
+    assert found.tolist() == [["a", "b"]]
+
+
+def test_matches_select_rows():
+    engine = ScriptedGPT(lambda r: "yes" if "Rome" in question(r) else "No.")
+    chosen = NOTES.lbgpt.matches("Is {text} warm?", engine=engine)
+    assert chosen.dtype == "boolean"
+    assert NOTES[chosen.fillna(value=False)].index.tolist() == ["a", "c"]
+
+
+@pytest.mark.parametrize("keyword", ["response_format", "tools"])
+def test_what_the_verb_says_itself_is_refused(keyword):
+    with pytest.raises(lb.ConfigurationError, match=keyword):
+        NOTES.lbgpt.matches("{text}", engine=ScriptedGPT("yes"), **{keyword: {}})
+
+
+def test_bad_schemas_and_labels_fail_before_any_call():
+    engine = ScriptedGPT(ROME)
+    with pytest.raises(lb.ConfigurationError, match="when"):
+        NOTES.lbgpt.extract("{text}", {"when": object}, engine=engine)
+    with pytest.raises(lb.ConfigurationError):
+        NOTES.lbgpt.classify("{text}", [], engine=engine)
+    with pytest.raises(lb.TemplateError):
+        NOTES.lbgpt.extract("{nowhere}", Stay, engine=engine)
+    assert not engine.requests
+
+
+def test_an_empty_frame_has_the_columns_all_the_same():
+    frame = NOTES.head(0).lbgpt.extract("{text}", Stay, engine=ScriptedGPT(ROME))
+    assert frame.columns.tolist() == ["city", "nights", "mood"]
+    assert frame.empty
+
+
+def test_parameters_go_to_the_provider():
+    engine = ScriptedGPT("yes")
+    NOTES.head(1).lbgpt.matches("{text}", engine=engine, temperature=0.25, seed=7)
+    assert engine.requests[0].params["temperature"] == 0.25
+    assert engine.requests[0].params["seed"] == 7
