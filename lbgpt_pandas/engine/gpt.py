@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,13 @@ OPENAI_FAMILY = "openai"
 LOCAL_TIMEOUT_S = 900.0
 NO_KEY = "EMPTY"
 """What servers without authentication (vLLM, llama-server) are conventionally given as a key."""
+
+_AZURE_HOST = re.compile(
+    r"\.(?:openai\.azure\.(?:com|us|cn)|cognitiveservices\.azure\.(?:com|us|cn)"
+    r"|services\.ai\.azure\.com)$",
+    re.IGNORECASE,
+)
+"""A gateway or a mock that speaks Azure's language says nothing about whose models answer."""
 
 
 class ChatGPT(_BaseGPT):
@@ -170,14 +178,16 @@ class AzureGPT(_BaseGPT):
 
     @property
     def family(self) -> str:
-        """``"openai"``: the models are the same, wherever they run."""
-        return OPENAI_FAMILY
+        """``"openai"`` on Microsoft's hosts, whose models are the same; else host and port."""
+        address = urlsplit(self.azure_api_base)
+        is_azure = _AZURE_HOST.search(address.hostname or "") is not None
+        return OPENAI_FAMILY if is_azure else address.netloc
 
     def family_of(self, request: Request) -> str:
-        """``"openai"`` for a model of the map, else the resource's own."""
+        """That of the engine for a model of the map, else the resource's own."""
         # What a deployment outside the map is called says nothing about the model behind it.
         if request.model in self.azure_model_map:
-            return OPENAI_FAMILY
+            return self.family
         return f"azure/{urlsplit(self.azure_api_base).hostname}"
 
     def _new_transport(self) -> Transport:

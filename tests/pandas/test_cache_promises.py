@@ -147,8 +147,14 @@ class OpenAIHere(lb.ChatGPT):
     family = "openai"
 
 
-def azure(provider):
-    return lb.AzureGPT("azure-key", provider.azure_base, {"gpt-4o-mini": "my-deployment"})
+class AzureHere(lb.AzureGPT):
+    """Azure with its models on this machine."""
+
+    family = "openai"
+
+
+def azure(provider, kind=AzureHere):
+    return kind("azure-key", provider.azure_base, {"gpt-4o-mini": "my-deployment"})
 
 
 def test_azure_after_openai_is_no_call_nor_the_other_way_round(provider):
@@ -173,3 +179,24 @@ def test_a_deployment_outside_the_map_never_answers_for_openai(provider):
     unmapped = lb.AzureGPT("azure-key", provider.azure_base, {})
     assert post(provider, unmapped)[1] == 10
     assert post(provider, OpenAIHere("sk-test", base_url=provider.base_url))[1] == 10
+
+
+def test_what_speaks_azures_language_elsewhere_never_answers_for_azure(provider):
+    assert post(provider, azure(provider))[1] == 10
+    assert post(provider, azure(provider, lb.AzureGPT))[1] == 10
+
+
+@pytest.mark.parametrize(
+    ("base", "family"),
+    [
+        ("https://east.openai.azure.com", "openai"),
+        ("https://east.openai.azure.us/", "openai"),
+        ("https://east.services.ai.azure.com/models", "openai"),
+        ("https://east.cognitiveservices.azure.com", "openai"),
+        ("https://gateway.example.com", "gateway.example.com"),
+        ("https://openai.azure.com.example.com", "openai.azure.com.example.com"),
+        ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+    ],
+)
+def test_the_family_of_azure_is_that_of_its_host(base, family):
+    assert lb.AzureGPT("azure-key", base, {}).family == family

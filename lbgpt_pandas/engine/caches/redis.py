@@ -225,7 +225,8 @@ class RedisCache:
             pool = BlockingConnectionPool.from_url(
                 self._url.reveal(),
                 max_connections=self._max_connections,
-                timeout=self._timeout_s,
+                # A queue for a connection is no outage: whoever has one is timed out by himself.
+                timeout=None,
                 socket_timeout=self._timeout_s,
                 socket_connect_timeout=self._timeout_s,
                 # One more attempt, because a server that was restarted has dropped connections
