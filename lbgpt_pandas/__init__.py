@@ -64,6 +64,7 @@ from lbgpt_pandas.registry import runs
 from lbgpt_pandas.reports import RunReport
 from lbgpt_pandas.runs import last_run
 from lbgpt_pandas.settings import Settings, configure, settings, using
+from lbgpt_pandas.similarity import similarity
 from lbgpt_pandas.submissions import Run
 from lbgpt_pandas.usage import headroom, usage
 from lbgpt_pandas.version import __version__
@@ -132,6 +133,7 @@ __all__ = [
     "runs",
     "set_price",
     "settings",
+    "similarity",
     "usage",
     "using",
 ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from lbgpt_pandas.embeddings import embed_run
 from lbgpt_pandas.plan import SAMPLE, make_plan
 from lbgpt_pandas.resolution import has_engine
 from lbgpt_pandas.structured import StructuredVerbs
@@ -263,6 +264,89 @@ class LbgptAccessor(StructuredVerbs):
         shown = given.pop("sample")
         keyless = not has_engine(model, engine=engine)
         return make_plan(self._prepare(**given, keyless=keyless), sample=shown, keyless=keyless)
+
+    def embed(
+        self,
+        template_or_column: object = None,
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        engine: _BaseGPT | None = None,
+        errors: ErrorMode | None = None,
+        na: str = "skip",
+        duplicates: str = "share",
+        cache_mode: CacheMode | None = None,
+        budget: Budget | float | None = None,
+        max_parallel: int | None = None,
+        progress: Progress | bool | None = None,
+        name: Hashable | None = None,
+        **params: Any,
+    ) -> pd.Series[Any]:
+        """Embed every row: many texts in a call, each cached by itself.
+
+        Parameters
+        ----------
+        template_or_column : str, hashable or callable, optional
+            A column, or a template as for `complete` that makes one text; a Series needs none.
+        model : str, optional
+            An embedding model; ``"local"`` for the embedded one. By default the configured one,
+            if its name says that it embeds.
+        dimensions : int, optional
+            Numbers of a vector, for models that can shorten them.
+        engine, errors, na, ...
+            As for `complete`.
+        **params
+            Sent to the provider verbatim.
+
+        Returns
+        -------
+        Series
+            One-dimensional float32 arrays, None where there is none, under the input's index.
+            They are read-only, because equal rows share them; ``np.stack(s.dropna())`` is a
+            matrix of one's own. An empty text, or one of white space, is a failed row without
+            a call; so is a text that the provider refuses: the others of its call are asked
+            again without it.
+
+        Raises
+        ------
+        TemplateError, ConfigurationError, TypeError, ...
+            As `complete`.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from lbgpt_pandas.testing import ScriptedGPT
+        >>> texts = pd.Series(["it came late", None])
+        >>> vectors = texts.lbgpt.embed(engine=ScriptedGPT(), dimensions=8, cache_mode="off")
+        >>> vectors[0].shape, vectors[0].dtype, vectors[1]
+        ((8,), dtype('float32'), None)
+        """
+        given = _keywords(locals())
+        column: pd.Series[Any] = embed_run(self._data, **given.pop("params"), **given).run()
+        return column
+
+    async def aembed(
+        self,
+        template_or_column: object = None,
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        engine: _BaseGPT | None = None,
+        errors: ErrorMode | None = None,
+        na: str = "skip",
+        duplicates: str = "share",
+        cache_mode: CacheMode | None = None,
+        budget: Budget | float | None = None,
+        max_parallel: int | None = None,
+        progress: Progress | bool | None = None,
+        name: Hashable | None = None,
+        **params: Any,
+    ) -> pd.Series[Any]:
+        """Await `embed` in the caller's event loop: same arguments, same result."""
+        given = _keywords(locals())
+        run = embed_run(self._data, **given.pop("params"), **given)
+        column: pd.Series[Any] = await run.arun()
+        return column
 
 
 def _keywords(local_names: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lbgpt_pandas.engine.archive import open_archive
 from lbgpt_pandas.engine.caches.envelope import unseal
 from lbgpt_pandas.engine.completions import read_completion
 from lbgpt_pandas.engine.recording import first_difference, record_of
+from lbgpt_pandas.engine.vectors import read_embedding, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -70,7 +71,7 @@ def side_of_run(run: Ended, outcomes: Sequence[Outcome | None]) -> Side:
 
     def answer(position: int) -> str | None:
         found = outcome(position)
-        return found.completion.text if found and found.completion else None
+        return said(found.completion) if found and found.completion else None
 
     def request(position: int) -> Record | None:
         if codes[position] < 0:
@@ -89,9 +90,7 @@ def side_of_archive(path: str | PathLike[str]) -> Side:
     with open_archive(path) as archive:
         manifest = archive.manifest
         for key, envelope, request in archive.entries():
-            payload = unseal(key, envelope)
-            answered = read_completion(payload, messages=(), deployment="", keep_payload=False)
-            texts[key], requests[key] = answered.text, request
+            texts[key], requests[key] = _text(key, envelope), request
     # An archive of a cache has no rows; its answers stand for them.
     keys: list[str | None] = manifest.get("keys") or list(texts)
     failures, unsendable = manifest.get("failures", {}), manifest.get("unsendable", {})
@@ -108,6 +107,13 @@ def side_of_archive(path: str | PathLike[str]) -> Side:
         lambda position: texts.get(keys[position] or ""),
         lambda position: requests.get(keys[position] or ""),
     )
+
+
+def _text(key: str, envelope: str) -> str | None:
+    if (vector := read_embedding(key, envelope)) is not None:
+        return said(vector)
+    payload = unseal(key, envelope)
+    return read_completion(payload, messages=(), deployment="", keep_payload=False).text
 
 
 def difference(left: Side, right: Side) -> pd.DataFrame:

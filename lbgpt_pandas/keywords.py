@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OWN_KEYWORDS = (
     "template", "messages", "model", "system", "tools", "response_format", "engine", "errors",
     "na", "duplicates", "cache_mode", "semantic", "budget", "max_parallel", "progress", "name",
+    "dimensions",
 )  # fmt: skip
 
 PLANNED_KEYWORDS = frozenset({"examples", "images", "rows_per_request"})

@@ -19,6 +19,7 @@ from lbgpt_pandas.engine.completions import read_completion
 from lbgpt_pandas.engine.errors import CacheCorrupt, ConfigurationError, RequestError
 from lbgpt_pandas.engine.recording import failure_of, record_of, without_secrets
 from lbgpt_pandas.engine.types import Source
+from lbgpt_pandas.engine.vectors import read_embedding, said
 from lbgpt_pandas.version import __version__
 
 if TYPE_CHECKING:
@@ -257,13 +258,15 @@ def _check_stored(answered: Mapping[str, Outcome], envelopes: Mapping[str, str])
 
 def _count_changed(answered: Mapping[str, Outcome], envelopes: Mapping[str, str]) -> int:
     return sum(
-        _text(key, envelopes[key]) != (outcome.completion and outcome.completion.text)
+        _text(key, envelopes[key]) != (outcome.completion and said(outcome.completion))
         for key, outcome in answered.items()
     )
 
 
 def _text(key: str, envelope: str) -> str | None:
     try:
+        if (vector := read_embedding(key, envelope)) is not None:
+            return said(vector)
         payload = unseal(key, envelope)
         return read_completion(payload, messages=(), deployment="", keep_payload=False).text
     except (CorruptEntry, RequestError) as error:

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from lbgpt_pandas.engine.budget import Budget
-from lbgpt_pandas.engine.caching import SUPPORTED_MODES
 from lbgpt_pandas.engine.errors import ConfigurationError, LbgptWarning
 from lbgpt_pandas.forms import with_instructions
 from lbgpt_pandas.frames import to_requests
 from lbgpt_pandas.keywords import check_name, check_sendable, split_params
 from lbgpt_pandas.resolution import caching_of, resolve_engine
 from lbgpt_pandas.runs import RowRun
-from lbgpt_pandas.settings import (
-    ErrorMode,
-    Progress,
-    check_choice,
-    check_max_parallel,
-    settings,
-)
+from lbgpt_pandas.settings import of_call, settings
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -28,9 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lbgpt_pandas.engine.base import _BaseGPT
+    from lbgpt_pandas.engine.budget import Budget
     from lbgpt_pandas.engine.types import CacheMode
     from lbgpt_pandas.forms import Form
     from lbgpt_pandas.frames import RowPlan
+    from lbgpt_pandas.settings import ErrorMode, Progress
 
 
 class Preparation:
@@ -64,19 +58,17 @@ class Preparation:
         form: Form | None = None,
         **prompt: Any,
     ) -> RowRun:
-        current = settings()
-        errors = current.errors if errors is None else errors
-        progress = current.progress if progress is None else progress
-        cache_mode = current.cache_mode if cache_mode is None else cache_mode
-        max_parallel = current.max_parallel if max_parallel is None else max_parallel
-        check_choice("errors", errors, get_args(ErrorMode))
-        check_choice("progress", progress, (*get_args(Progress), True, False))
-        check_choice("cache_mode", cache_mode, SUPPORTED_MODES)
-        check_max_parallel(max_parallel)
-        allowed = current.budget if budget is None else Budget.of(budget)
+        how = of_call(
+            errors=errors,
+            progress=progress,
+            cache_mode=cache_mode,
+            max_parallel=max_parallel,
+            budget=budget,
+        )
+        mode = how.pop("cache_mode")
         check_name(name)
         options, given = split_params(params)
-        keyless = keyless or current.replay is not None or cache_mode == "replay"
+        keyless = keyless or settings().replay is not None or mode == "replay"
         chosen, model_name = resolve_engine(model, engine=engine, keyless=keyless)
         passed = {"model": model_name, "tools": tools, "response_format": response_format, **given}
         if form is not None:
@@ -88,14 +80,11 @@ class Preparation:
         return RowRun(
             plan,
             chosen,
-            caching=caching_of(chosen, cache_mode, semantic=semantic),
+            caching=caching_of(chosen, mode, semantic=semantic),
             model=model_name,
-            errors=errors,
-            progress=progress,
-            budget=allowed,
-            max_parallel=max_parallel,
             name=name,
             form=form,
+            **how,
         )
 
     def _checked(self, template: object, keywords: Mapping[str, Any], form: Form) -> RowRun:

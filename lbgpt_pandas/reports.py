@@ -196,15 +196,17 @@ class RunReport:
                 outcome.completion.tokens.total,
                 outcome.completion.tokens.cached,
                 outcome.price_usd,
+                # Texts of one call share it; its attempts stand in the first of them.
+                outcome.attempts > 0,
             )
             for outcome in self._outcomes
             if outcome and outcome.completion and outcome.source is Source.PROVIDER
         ]
-        columns = ["deployment", "model", *TOKEN_COLUMNS, "cost_usd"]
+        columns = ["deployment", "model", *TOKEN_COLUMNS, "cost_usd", "calls"]
         frame = pd.DataFrame(calls, columns=columns).astype({"cost_usd": "Float64"})
         groups = frame.groupby(["deployment", "model"])
         sums = groups[TOKEN_COLUMNS].sum().astype("int64")
-        sums.insert(0, "requests", groups.size().astype("int64"))
+        sums.insert(0, "requests", groups["calls"].sum().astype("int64"))
         # A sum that skipped unknown prices would be too low and look exact.
         sums["cost_usd"] = groups["cost_usd"].agg(lambda prices: prices.sum(skipna=False))
         return sums

@@ -103,23 +103,27 @@ class RowRun:
         self.id = new_id(self.started)
         self._report: RunReport | None = None
         self._notices: list[str] = []
-        self.batch = Batch(
-            engine,
-            plan.requests,
-            caching=caching,
-            rows_of=plan.rows_of(),
-            broken=list(plan.errors.values()),
-            skipped=len(plan.skipped),
-            max_parallel=max_parallel,
-            stop_on_error=errors == "raise",
-            earlier=earlier,
-            budget=budget,
-            clock=engine.clock,
-            check=None if form is None else form.check,
-        )
+        self.batch = self._new_batch(earlier)
         if errors == "raise" and plan.errors:
             # Known before the first paid call: what is cached is looked up, nothing is sent.
             self.batch.stop()
+
+    def _new_batch(self, earlier: Sequence[Outcome | None]) -> Batch:
+        check = None if self.form is None else self.form.check
+        return Batch(self.engine, self.plan.requests, **self._batch_keywords(earlier), check=check)
+
+    def _batch_keywords(self, earlier: Sequence[Outcome | None]) -> dict[str, Any]:
+        return {
+            "caching": self.caching,
+            "rows_of": self.plan.rows_of(),
+            "broken": list(self.plan.errors.values()),
+            "skipped": len(self.plan.skipped),
+            "max_parallel": self.max_parallel,
+            "stop_on_error": self.errors == "raise",
+            "earlier": earlier,
+            "budget": self.budget,
+            "clock": self.engine.clock,
+        }
 
     def run(self) -> Any:
         """Run on the engine's loop while this thread draws progress."""
@@ -231,7 +235,7 @@ class RowRun:
 
     def again(self, outcomes: Sequence[Outcome | None]) -> RowRun:
         """Return a run of the same plan for what is missing from these outcomes."""
-        return RowRun(
+        return type(self)(
             self.plan,
             self.engine,
             caching=self.caching,

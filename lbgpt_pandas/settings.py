@@ -229,6 +229,13 @@ def in_force(changed: Settings) -> Iterator[Settings]:
         _block.reset(token)
 
 
+def of_call(**given: Any) -> dict[str, Any]:
+    """Return keywords of one call, checked, with the settings in place of what is None."""
+    current = settings()
+    checked = _checked({name: value for name, value in given.items() if value is not None})
+    return {name: checked.get(name, getattr(current, name)) for name in given}
+
+
 def _checked(keywords: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in keywords.items() if value is not UNSET}
     choices: dict[str, tuple[object, ...]] = {

@@ -24,7 +24,7 @@ PAIRS = [(kind, *pair) for kind in CLASSES for pair in twins(kind)]
 
 
 def test_the_twins_are_found() -> None:
-    assert twins(LbgptAccessor) == [("complete", "acomplete")]
+    assert twins(LbgptAccessor) == [("complete", "acomplete"), ("embed", "aembed")]
     for kind in CLASSES[1:]:
         assert ("chat_completion_list", "achat_completion_list") in twins(kind)
 

@@ -1,28 +1,28 @@
-"""Texts to vectors: `Embeddings.embedding` and `Embeddings.cached_embedding`."""
+"""Texts to vectors: one call, each text from the cache, or many texts of a run in one call."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.accounts import SESSION_BOOK
-from lbgpt_pandas.engine.caching import NO_CACHING, Caching
+from lbgpt_pandas.engine.caching import Caching
 from lbgpt_pandas.engine.calls import Trail
 from lbgpt_pandas.engine.completions import read_tokens
+from lbgpt_pandas.engine.embedding_jobs import EmbeddingJob, Entry, outcomes_of
 from lbgpt_pandas.engine.errors import InvalidInput, RequestError, Timeout
 from lbgpt_pandas.engine.flights import Withdrawn
 from lbgpt_pandas.engine.keys import KeyMaker
 from lbgpt_pandas.engine.pipeline import Pipeline
 from lbgpt_pandas.engine.run_state import RunState
-from lbgpt_pandas.engine.types import PRIVATE_KEYS, Request
-from lbgpt_pandas.engine.vectors import check_texts, cut, is_vector, read_vectors
+from lbgpt_pandas.engine.vectors import MOST_INPUTS, cut, read_vectors, unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from lbgpt_pandas.engine.session import Session
+    from lbgpt_pandas.engine.types import Outcome, Request
 
 MOST_TOKENS = 200_000
 """Estimated tokens in one call; OpenAI takes 300,000."""
@@ -33,47 +33,11 @@ SHARE_OF_A_MINUTE = 8
 LOOKUP_SIZE = 2_000
 
 
-@dataclass(slots=True)
-class _Job:
-    """The texts of one call of ours, which may make several calls, and what has come of them."""
-
-    model: str
-    texts: list[str]
-    params: Mapping[str, object]
-    options: Mapping[str, object]
-    caching: Caching = NO_CACHING
-    keys: dict[str, str] = field(default_factory=dict)
-    vectors: dict[str, object] = field(default_factory=dict)
-    cached: set[str] = field(default_factory=set)
-    said_model: str | None = None
-    tokens: int = 0
-    attempts: int = 0
-    latency_s: float = 0.0
-    deployment: str | None = None
-    error: RequestError | None = None
-
-    @classmethod
-    def of(cls, model: str, texts: object, keywords: Mapping[str, object]) -> _Job:
-        return cls(
-            model,
-            check_texts(texts),
-            {name: value for name, value in keywords.items() if name not in PRIVATE_KEYS},
-            {name: value for name, value in keywords.items() if name in PRIVATE_KEYS},
-        )
-
-    @property
-    def shared(self) -> Request:
-        """What all texts share, for keys and family."""
-        return Request((), {"model": self.model, **self.params}, self.options)
-
-    def counted(self, texts: Sequence[str]) -> Request:
-        """What limits and prices are counted by; never sent."""
-        messages: list[dict[str, object]] = [{"content": text} for text in texts]
-        return Request(messages, {"model": self.model, "max_tokens": 1}, self.options)
-
-
 class Embeddings(Pipeline):
     """Embeddings on top of the pipeline."""
+
+    most_inputs = MOST_INPUTS
+    """Texts in one call of `afetch_embeddings`."""
 
     async def embedding(
         self,
@@ -105,7 +69,7 @@ class Embeddings(Pipeline):
         RequestError
             If the call failed.
         """
-        job = _Job.of(model, input, params)
+        job = EmbeddingJob.of(model, input, params)
         async with self:
             session = self._sessions[asyncio.get_running_loop()]
             vectors = await self._embed(session, job, job.texts, Trail())
@@ -148,7 +112,7 @@ class Embeddings(Pipeline):
         """
         if params.pop("encoding_format", "float") != "float":
             raise InvalidInput("cached_embedding gives numbers; leave encoding_format= out")
-        job = _Job.of(model, input, params)
+        job = EmbeddingJob.of(model, input, params)
         job.caching = Caching.of(self.tier, "use")
         await self._look_up(job)
         missing = [text for text in job.keys if text not in job.vectors]
@@ -159,10 +123,10 @@ class Embeddings(Pipeline):
             self._note_saving(job)
         return self._response(job, [job.vectors[text] for text in job.texts])
 
-    async def _look_up(self, job: _Job) -> None:
+    async def _look_up(self, job: EmbeddingJob) -> None:
         """Make the keys of all texts, each once, and take what is stored."""
         tier, shared = job.caching.tier, job.shared
-        maker = KeyMaker.for_request(shared, family=self.family_of(shared), kind="embedding")
+        maker = self.embedding_maker(shared)
         different = list(dict.fromkeys(job.texts))
         for start in range(0, len(different), LOOKUP_SIZE):
             keys = {text: maker.key(text) for text in different[start : start + LOOKUP_SIZE]}
@@ -170,16 +134,17 @@ class Embeddings(Pipeline):
             stored = {} if tier is None else await tier.find(list(keys.values()))
             for text, key in keys.items():
                 payload = stored.get(key, {})
-                if is_vector(payload.get("embedding")):
-                    job.vectors[text] = payload["embedding"]
+                vector = unpacked(payload.get("embedding"))
+                if vector is not None:
+                    job.vectors[text] = vector
                     job.cached.add(text)
                     job.said_model = str(payload.get("model") or job.model)
             await asyncio.sleep(0)
 
-    async def _fetch(self, job: _Job, texts: Sequence[str]) -> None:
+    async def _fetch(self, job: EmbeddingJob, texts: Sequence[str]) -> None:
         """Ask for `texts` and store their vectors; raise the first failure at the end."""
         session = self._sessions[asyncio.get_running_loop()]
-        slices = list(cut(texts, most_tokens=self._most_tokens()))
+        slices = list(cut(texts, most_tokens=self.most_tokens()))
         waiting, run = iter(slices), RunState()
         try:
             async with asyncio.TaskGroup() as workers:
@@ -193,7 +158,7 @@ class Embeddings(Pipeline):
             raise job.error
 
     async def _work(
-        self, session: Session, job: _Job, waiting: Iterator[list[str]], run: RunState
+        self, session: Session, job: EmbeddingJob, waiting: Iterator[list[str]], run: RunState
     ) -> None:
         for texts in waiting:
             if run.stopped:
@@ -212,12 +177,12 @@ class Embeddings(Pipeline):
                 job.error = job.error or error
                 run.stop()
                 return
-            fresh = dict(zip(texts, vectors, strict=True))
-            job.vectors |= fresh
-            await self._keep(session, job, fresh)
+            job.vectors |= dict(zip(texts, vectors, strict=True))
+            entries = [Entry(job.keys[text], job.vectors[text], None) for text in texts]
+            await self._keep(session, job, entries)
 
     async def _embed(
-        self, session: Session, job: _Job, texts: Sequence[str], trail: Trail
+        self, session: Session, job: EmbeddingJob, texts: Sequence[str], trail: Trail
     ) -> list[object]:
         """Make one call; return the vectors in the order of `texts`."""
         counted = job.counted(texts)
@@ -246,9 +211,62 @@ class Embeddings(Pipeline):
         job.latency_s = max(job.latency_s, trail.latency_s)
         return vectors
 
-    async def _keep(self, session: Session, job: _Job, vectors: Mapping[str, object]) -> None:
+    async def afetch_embeddings(
+        self,
+        requests: Sequence[Request],
+        *,
+        keys: Sequence[str],
+        caching: Caching,
+        run: RunState | None = None,
+    ) -> list[Outcome]:
+        """Embed several texts in one call, with retries, and store them; look nothing up.
+
+        Parameters
+        ----------
+        requests : sequence of Request
+            Each with one text as its only message; they share parameters and options.
+        keys : sequence of str
+            Of each of them.
+        caching : Caching
+            Where to store the vectors.
+        run : RunState, optional
+            The run they belong to; one of its own by default.
+
+        Returns
+        -------
+        list of Outcome
+            In the order of `requests`, all answered by an `Embedding` or all failed alike.
+            Tokens and price of the call are divided among them by length; its attempts stand
+            in the first one.
+
+        Raises
+        ------
+        Withdrawn, BudgetExceeded
+            If the run was stopped before the call, or cannot pay for it.
+        """
+        job = EmbeddingJob.of_requests(requests, caching)
+        trail = Trail(run or RunState())
+        async with self:
+            session = self._sessions[asyncio.get_running_loop()]
+            attempt = partial(self._embed, session, job, job.texts, trail)
+            try:
+                vectors = await self._attempts.repeat(
+                    session, job.counted(job.texts), trail, attempt
+                )
+                answers = job.embeddings(vectors)
+            except RequestError as error:
+                # As in `afetch`: a row's error is kept as long as the report is.
+                failure = error.with_traceback(None)
+                failure.__context__ = None
+                return outcomes_of([None] * len(keys), keys, trail, failure)
+            self.proven.add(job.model)
+            tokens = [each.tokens.prompt for each in answers]
+            await self._keep(session, job, list(map(Entry, keys, vectors, tokens)))
+        return outcomes_of(answers, keys, trail, None)
+
+    async def _keep(self, session: Session, job: EmbeddingJob, entries: Sequence[Entry]) -> None:
         tier, family = job.caching.tier, self.family_of(job.shared)
-        if tier is None:
+        if tier is None or not job.caching.writes:
             return
 
         async def save() -> None:
@@ -256,16 +274,13 @@ class Embeddings(Pipeline):
             await asyncio.gather(
                 *(
                     tier.save(
-                        job.keys[text],
+                        entry.key,
                         family=family,
                         model=job.model,
-                        payload={
-                            "object": "embedding",
-                            "embedding": vector,
-                            "model": job.said_model or job.model,
-                        },
+                        payload=entry.payload(job.answered_by),
+                        replace=job.caching.replaces,
                     )
-                    for text, vector in vectors.items()
+                    for entry in entries
                 )
             )
 
@@ -276,26 +291,31 @@ class Embeddings(Pipeline):
             session.finish_later(save())
             raise
 
-    def _note_saving(self, job: _Job) -> None:
-        """Enter what the call for the stored texts would have cost."""
-        counted = job.counted(list(job.cached))
-        tokens = read_tokens(None, messages=counted.messages, text=None)
-        model = job.said_model or job.model
-        price = self.price_of_tokens(model, tokens)
-        SESSION_BOOK.saved(self.name, model, tokens, price, at=self.clock.wall())
+    def embedding_maker(self, request: Request) -> KeyMaker:
+        """Return the maker of keys for texts with these parameters and options."""
+        return KeyMaker.for_request(request, family=self.family_of(request), kind="embedding")
 
-    def _most_tokens(self) -> float:
+    def most_tokens(self) -> float:
+        """Estimated tokens in one call for embeddings."""
         limits = [deployment.quota.limit("tokens") for deployment in self.deployments()]
         shares = [limit / SHARE_OF_A_MINUTE for limit in limits if limit]
         return min([MOST_TOKENS, *shares])
 
-    def _response(self, job: _Job, vectors: Sequence[object]) -> Any:
+    def _note_saving(self, job: EmbeddingJob) -> None:
+        """Enter what the call for the stored texts would have cost."""
+        counted = job.counted(list(job.cached))
+        tokens = read_tokens(None, messages=counted.messages, text=None)
+        model = job.answered_by
+        price = self.price_of_tokens(model, tokens)
+        SESSION_BOOK.saved(self.name, model, tokens, price, at=self.clock.wall())
+
+    def _response(self, job: EmbeddingJob, vectors: Sequence[object]) -> Any:
         from lbgpt_pandas.engine.sdk_types import embedding_response  # noqa: PLC0415  # openai
 
         return embedding_response(
             vectors,
             cached=[text in job.cached for text in job.texts],
-            model=job.said_model or job.model,
+            model=job.answered_by,
             prompt_tokens=job.tokens,
             model_class=type(self).__name__,
             deployment=job.deployment,

@@ -90,6 +90,17 @@ class MiniLm:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._queue, self.embed_now, list(texts))
 
+    async def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of texts, in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._queue, self._count, list(texts))
+
+    def _count(self, texts: Sequence[str]) -> list[int]:
+        with self._lock:
+            if self._session is None:
+                self._load()
+            return [len(self._tokenizer.encode(text).ids) for text in texts]
+
     def embed_now(self, texts: Sequence[str]) -> Vectors:
         """Embed texts in this thread; see `embed`."""
         import numpy as np  # noqa: PLC0415  # loaded with the first vector
