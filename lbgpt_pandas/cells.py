@@ -329,5 +329,12 @@ def column_texts(
 
 
 def short(value: object) -> str:
-    """Repr of a name or label for a message, cut where it is long."""
-    return reprlib.repr(value)
+    """Repr of a name or label for a message, cut where it is long.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> short(np.int64(7))
+    '7'
+    """
+    return reprlib.repr(value.item() if isinstance(value, np.generic) else value)

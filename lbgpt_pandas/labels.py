@@ -335,7 +335,7 @@ def _label(name: object) -> str:
         hint = "use .lbgpt.matches for yes and no" if isinstance(name, bool) else "write it as text"
         hint = "drop what is missing" if is_missing(name) else hint
         raise ConfigurationError(
-            f"labels: {name!r} is a {type(name).__name__}, and labels are text; {hint}"
+            f"labels: {name!r} is of type {type(name).__name__}, and labels are text; {hint}"
         )
     try:
         name.encode()
@@ -350,7 +350,7 @@ def _meaning(name: object, text: object) -> str:
     if text is None or isinstance(text, str):
         return text or ""
     raise ConfigurationError(
-        f"labels: the description of {name!r} is a {type(text).__name__}; give text or None"
+        f"labels: the description of {name!r} is of type {type(text).__name__}; give text or None"
     )
 
 

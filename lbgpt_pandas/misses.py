@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lbgpt_pandas.cells import short
 from lbgpt_pandas.engine.errors import CacheMiss, ConfigurationError
 from lbgpt_pandas.engine.recording import NOT_STORED, Recording, first_difference, record_of
 from lbgpt_pandas.manifest import identity_of
@@ -48,7 +49,8 @@ def explained(miss: CacheMiss, run: Ended) -> CacheMiss:
     if reason == NOT_STORED:
         reason = _by_registry(run) or reason
     error = CacheMiss(
-        f"row {position} (index {plan.index[position]!r}) is not in {recording.where}: {reason}"
+        f"row {position} (index {short(plan.index[position])}) is not in {recording.where}: "
+        f"{reason}"
         f'{more}. Replay asks nobody; without it, with cache_mode="use", such rows are asked'
     )
     error.numbers = miss.numbers

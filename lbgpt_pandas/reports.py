@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
+from lbgpt_pandas.cells import short
 from lbgpt_pandas.differences import difference, side_of_archive, side_of_run
 from lbgpt_pandas.drawing.run import run_html
 from lbgpt_pandas.engine.archive import write_archive
@@ -230,10 +231,11 @@ class RunReport:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.summary.errors.items())
         first = ""
         for position, error in self.first_failures(1):
-            where = f"row {position} (index {self._run.plan.index[position]!r})"
+            where = f"row {position} (index {short(self._run.plan.index[position])})"
             text = str(error)
             # A cell that cannot be sent names its row itself.
             first = f" First: {text if text.startswith('row ') else f'{where}: {text}'}"
+            first += "" if first.endswith(".") else "."
         return (
             f"{shot.failed:,} of {shot.rows:,} rows failed ({kinds}).{first} "
             "See lb.last_run().errors; lb.last_run().retry_failed() asks them again."

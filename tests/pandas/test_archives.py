@@ -305,7 +305,9 @@ def test_azure_and_balancers_replay(tmp_path, monkeypatch):
             with lb.replay(path):
                 assert strict(complete(model="gpt-4o-mini")) == strict(recorded)
         with lb.replay(tmp_path / "west.zip"):
-            complete(engine=lb.ChatGPT("sk-another-key"), model="gpt-4o-mini")
+            complete(
+                engine=lb.ChatGPT("sk-another-key", base_url=server.base_url), model="gpt-4o-mini"
+            )
 
 
 def test_tools_of_the_engine_are_part_of_the_keys(tmp_path):
