@@ -29,7 +29,7 @@ from lbgpt_pandas.settings import settings, used_default_semantic
 from lbgpt_pandas.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime, timedelta
     from os import PathLike
 
@@ -145,9 +145,10 @@ class AnswerCache:
     def forget(self, mask_or_keys: Iterable[object] | pd.DataFrame) -> int:
         """Remove the answers of certain rows, so that they are asked again.
 
-        Rows that share a request share its answer, and all of them are asked again. A row that
-        took the answer to nearly the same question loses that one from the semantic cache; the
-        answer of the question's own row stays.
+        Rows of the last run are also forgotten where it had their answers, such as in an
+        engine's own cache. Rows that share a request share its answer, and all of them are asked
+        again. A row that took the answer to nearly the same question loses that one from the
+        semantic cache; the answer of the question's own row stays.
 
         Parameters
         ----------
@@ -167,11 +168,13 @@ class AnswerCache:
             If the mask does not fit the last run, something is no key, there is no cache, or
             it cannot be changed.
         """
-        return run_sync(_forget(_stores().some(), chosen_keys(mask_or_keys)))
+        chosen = chosen_keys(mask_or_keys)
+        return run_sync(_forget(_holding(chosen), chosen))
 
     async def aforget(self, mask_or_keys: Iterable[object] | pd.DataFrame) -> int:
         """Await `forget`."""
-        return await run_async(_forget(_stores().some(), chosen_keys(mask_or_keys)))
+        chosen = chosen_keys(mask_or_keys)
+        return await run_async(_forget(_holding(chosen), chosen))
 
     def export(self, path: str | PathLike[str]) -> int:
         """Write all exact answers into an archive, each verified; prompts are not in it.
@@ -278,6 +281,14 @@ def _stores() -> _Stores:
     return _Stores(tier, semantic or current.semantic_cache or used_default_semantic())
 
 
+def _holding(chosen: Chosen) -> list[_Stores]:
+    """The caches in force, and those of the run that the rows are of."""
+    caching = chosen.caching
+    if caching is None or (caching.tier is None and caching.semantic is None):
+        return [_stores().some()]
+    return [_stores(), _Stores(caching.tier, caching.semantic)]
+
+
 async def _info(stores: _Stores) -> CacheInfo:
     semantic = None if stores.semantic is None else await _semantic_info(stores.semantic)
     tier = stores.tier
@@ -343,7 +354,11 @@ async def _clear(
     return removed
 
 
-async def _forget(stores: _Stores, chosen: Chosen) -> int:
+async def _forget(places: Sequence[_Stores], chosen: Chosen) -> int:
+    return sum([await _forget_in(stores, chosen) for stores in places])
+
+
+async def _forget_in(stores: _Stores, chosen: Chosen) -> int:
     removed = 0
     if stores.tier is not None:
         await stores.tier.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -11,7 +12,7 @@ from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.runs import last_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from lbgpt_pandas.engine.caching import Caching
 
 
 class Chosen(NamedTuple):
@@ -27,6 +28,8 @@ class Chosen(NamedTuple):
 
     keys: list[str]
     stored_keys: list[str]
+    caching: Caching | None = None
+    """Where the last run had them from; None for keys that are not its own."""
 
 
 def chosen_keys(given: Iterable[object] | pd.DataFrame) -> Chosen:
@@ -42,6 +45,11 @@ def chosen_keys(given: Iterable[object] | pd.DataFrame) -> Chosen:
     ConfigurationError
         If it is nothing of these, or a mask that does not fit the last run.
     """
+    chosen, report = _chosen(given), last_run()
+    return chosen if report is None else chosen._replace(caching=report.caching_of(chosen.keys))
+
+
+def _chosen(given: Iterable[object] | pd.DataFrame) -> Chosen:
     if isinstance(given, pd.DataFrame):
         if "stored_key" in given:
             return Chosen([], _checked(given["stored_key"]))
@@ -50,6 +58,11 @@ def chosen_keys(given: Iterable[object] | pd.DataFrame) -> Chosen:
         raise ConfigurationError(
             "the frame has no column key; give lines of lb.last_run().rows or of "
             "lb.cache.semantic_report()"
+        )
+    if not isinstance(given, Iterable):
+        raise ConfigurationError(
+            f"{given!r} chooses no rows; give a mask over the rows of the last run, lines of "
+            "lb.last_run().rows or of lb.cache.semantic_report(), or keys"
         )
     values: list[object] = [given] if isinstance(given, str) else list(given)
     if pd.api.types.infer_dtype(values, skipna=True) == "boolean":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import chain
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -12,12 +13,12 @@ import pandas as pd
 from lbgpt_pandas.engine.archive import open_archive
 from lbgpt_pandas.engine.caches.envelope import unseal
 from lbgpt_pandas.engine.completions import read_completion
+from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.recording import first_difference, record_of
 from lbgpt_pandas.engine.vectors import read_embedding, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from os import PathLike
 
     from lbgpt_pandas.engine.types import Outcome
     from lbgpt_pandas.manifest import Ended
@@ -43,7 +44,8 @@ class Side:
     keys : list of str or None
         In row order; None where a row has no request.
     statuses : list of str
-        ``ok``, ``failed``, ``skipped`` or ``not_run``, in row order.
+        ``ok``, ``failed``, ``skipped`` or ``not_run``, in row order; of an archive also the last
+        where a near answer was given, which it does not hold.
     answer : callable
         Text of a row, None if it has none.
     request : callable
@@ -84,7 +86,18 @@ def side_of_run(run: Ended, outcomes: Sequence[Outcome | None]) -> Side:
 
 
 def side_of_archive(path: str | PathLike[str]) -> Side:
-    """Put an exported run on one side."""
+    """Put an exported run on one side.
+
+    Raises
+    ------
+    ConfigurationError
+        If `path` is no path.
+    """
+    if not isinstance(path, str | PathLike):
+        raise ConfigurationError(
+            f"{path!r} is no run to compare with; give the report of one (lb.last_run()) or the "
+            "path of an archive"
+        )
     texts: dict[str, str | None] = {}
     requests: dict[str, Record | None] = {}
     with open_archive(path) as archive:

@@ -19,7 +19,7 @@ from lbgpt_pandas.engine.completions import read_completion
 from lbgpt_pandas.engine.errors import CacheCorrupt, ConfigurationError, RequestError
 from lbgpt_pandas.engine.recording import failure_of, record_of, without_secrets
 from lbgpt_pandas.engine.types import Source
-from lbgpt_pandas.engine.vectors import read_embedding, said
+from lbgpt_pandas.engine.vectors import read_embedding
 from lbgpt_pandas.version import __version__
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.budget import Budget
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.report import RunSummary
-    from lbgpt_pandas.engine.types import Outcome
+    from lbgpt_pandas.engine.types import Completion, Outcome
     from lbgpt_pandas.frames import RowPlan
 
 _PACKAGES = ("pandas", "numpy", "openai", "litellm", "xllamacpp", "jinja2")
@@ -136,7 +136,15 @@ def identity_of(run: Ended) -> dict[str, object]:
 
 
 def row_details(run: Ended, outcomes: Sequence[Outcome | None]) -> dict[str, Any]:
-    """Return the rest of a manifest: keys in row order, their fingerprint, failures, models."""
+    """Return the rest of a manifest.
+
+    Returns
+    -------
+    dict
+        ``keys`` in row order and a fingerprint of them, ``failures`` by key, ``near`` (the first
+        row and the similarity, by the key of each request that got the answer to nearly the same
+        question), models that answered, and rows that could not be sent.
+    """
     by_code = run.batch.keys
     keys = [by_code[code] or None if code >= 0 else None for code in run.plan.codes.tolist()]
     return {
@@ -149,6 +157,7 @@ def row_details(run: Ended, outcomes: Sequence[Outcome | None]) -> dict[str, Any
             for outcome in outcomes
             if outcome and outcome.error and outcome.key
         },
+        "near": _near(keys, outcomes),
         "answered_by": _counts(
             [outcome.completion.model for outcome in outcomes if outcome and outcome.completion]
         ),
@@ -156,6 +165,18 @@ def row_details(run: Ended, outcomes: Sequence[Outcome | None]) -> dict[str, Any
             str(position): failure_of(error) for position, error in run.plan.errors.items()
         },
     }
+
+
+def _near(keys: list[str | None], outcomes: Sequence[Outcome | None]) -> dict[str, Any]:
+    taken = {outcome.key: outcome for outcome in outcomes if outcome and _is_near(outcome)}
+    rows = {key: row for row, key in reversed(list(enumerate(keys))) if key in taken}
+    return {
+        key: {"row": rows[key], "similarity": outcome.similarity} for key, outcome in taken.items()
+    }
+
+
+def _is_near(outcome: Outcome) -> bool:
+    return outcome.source is Source.SEMANTIC_CACHE
 
 
 @lru_cache(maxsize=1)
@@ -200,6 +221,8 @@ def _counts(names: Sequence[str]) -> dict[str, int]:
 async def recorded_answers(run: Ended, outcomes: Sequence[Outcome | None]) -> dict[str, str]:
     """Read the sealed answers of a run from its caches, by key, in the order of its requests.
 
+    Answers to other, nearly the same questions are left out: they are not stored for these.
+
     Raises
     ------
     ConfigurationError
@@ -207,7 +230,11 @@ async def recorded_answers(run: Ended, outcomes: Sequence[Outcome | None]) -> di
     CacheCorrupt
         If a stored answer is damaged.
     """
-    answered = {outcome.key: outcome for outcome in outcomes if outcome and outcome.completion}
+    answered = {
+        outcome.key: outcome
+        for outcome in outcomes
+        if outcome and outcome.completion and not _is_near(outcome)
+    }
     await run.caching.flush()
     envelopes = await _envelopes(run.caching, list(answered))
     _check_stored(answered, envelopes)
@@ -215,8 +242,8 @@ async def recorded_answers(run: Ended, outcomes: Sequence[Outcome | None]) -> di
     changed = await asyncio.to_thread(_count_changed, answered, envelopes)
     if changed:
         raise ConfigurationError(
-            f"{changed:,} answers in the cache are not those of this run any more: another run "
-            'has stored its own. Run it again with cache_mode="use", and export that'
+            f"{_answers(changed)} in the cache {_are(changed)} not as in this run any more: "
+            'another run has stored its own. Run it again with cache_mode="use", and export that'
         )
     return {key: envelopes[key] for key in answered}
 
@@ -240,35 +267,37 @@ async def _envelopes(caching: Caching, keys: Sequence[str]) -> dict[str, str]:
 
 
 def _check_stored(answered: Mapping[str, Outcome], envelopes: Mapping[str, str]) -> None:
-    missing = [outcome for key, outcome in answered.items() if key not in envelopes]
-    if not missing:
-        return
-    near = sum(outcome.source is Source.SEMANTIC_CACHE for outcome in missing)
-    if near:
+    missing = len(answered.keys() - envelopes.keys())
+    if missing:
         raise ConfigurationError(
-            f"{near:,} answers of this run were given to other questions (semantic cache) and "
-            "have no place in an archive; run it again with semantic=False, and export that"
+            f"{missing:,} of {_answers(len(answered))} of this run {_are(missing)} not in its "
+            'cache, so that it cannot be exported. Run it again with cache_mode="use" and a cache '
+            "that keeps all of them, such as the default one, and export that"
         )
-    raise ConfigurationError(
-        f"{len(missing):,} of {len(answered):,} answers of this run are not in its cache, so that "
-        'they cannot be exported. Run it again with cache_mode="use" and a cache that keeps '
-        "them, such as the default one, and export that"
-    )
+
+
+def _answers(number: int) -> str:
+    return f"{number:,} answer{'' if number == 1 else 's'}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _count_changed(answered: Mapping[str, Outcome], envelopes: Mapping[str, str]) -> int:
     return sum(
-        _text(key, envelopes[key]) != (outcome.completion and said(outcome.completion))
+        outcome.completion is None
+        or not _stored(key, envelopes[key]).is_same_answer(outcome.completion)
         for key, outcome in answered.items()
     )
 
 
-def _text(key: str, envelope: str) -> str | None:
+def _stored(key: str, envelope: str) -> Completion:
     try:
         if (vector := read_embedding(key, envelope)) is not None:
-            return said(vector)
+            return vector
         payload = unseal(key, envelope)
-        return read_completion(payload, messages=(), deployment="", keep_payload=False).text
+        return read_completion(payload, messages=(), deployment="", keep_payload=False)
     except (CorruptEntry, RequestError) as error:
         raise CacheCorrupt(
             f"the stored answer under {key} is damaged ({error}); run it again, which asks for "

@@ -45,7 +45,8 @@ def explained(miss: CacheMiss, run: Ended) -> CacheMiss:
         answered={outcome.key for outcome in run.batch.outcomes if outcome},
     )
     rows = int(np.isin(plan.codes, miss.numbers).sum()) - 1
-    more = f"; {rows:,} more rows are missing as well" if rows else ""
+    are = "row is" if rows == 1 else "rows are"
+    more = f"; {rows:,} more {are} missing as well" if rows else ""
     if reason == NOT_STORED:
         reason = _by_registry(run) or reason
     error = CacheMiss(

@@ -276,17 +276,6 @@ def registry() -> Registry:
     )
 
 
-def keys_of(run: str) -> list[str]:
-    """Return the different keys of a registered run, in row order.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is no such run.
-    """
-    return list(dict.fromkeys(key for key in registry().keys(run) if key is not None))
-
-
 def register(report: RunReport) -> list[str]:
     """Enter a run that is over; it never fails for that.
 

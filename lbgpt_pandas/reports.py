@@ -27,11 +27,12 @@ from lbgpt_pandas.registry import Keys
 from lbgpt_pandas.report_lines import COLUMNS, line, line_without_request
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from os import PathLike
 
     from lbgpt_pandas.differences import Side
     from lbgpt_pandas.engine.budget import Budget
+    from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.errors import LbgptError
     from lbgpt_pandas.engine.states import RunHeading
     from lbgpt_pandas.engine.types import Outcome
@@ -236,9 +237,15 @@ class RunReport:
             # A cell that cannot be sent names its row itself.
             first = f" First: {text if text.startswith('row ') else f'{where}: {text}'}"
             first += "" if first.endswith(".") else "."
+        is_replay = self._run.caching.recording is not None
+        again = (
+            "replay repeats what was recorded and asks nobody"
+            if is_replay
+            else "lb.last_run().retry_failed() asks them again"
+        )
         return (
             f"{shot.failed:,} of {shot.rows:,} rows failed ({kinds}).{first} "
-            "See lb.last_run().errors; lb.last_run().retry_failed() asks them again."
+            f"See lb.last_run().errors; {again}."
         )
 
     @cached_property
@@ -256,7 +263,8 @@ class RunReport:
 
         `lb.replay` serves a column from it without key and network, `lb.load_run` puts its
         answers into a cache. It holds prompts and answers as they are, and is for this user
-        alone (mode 0600) until you pass it on.
+        alone (mode 0600) until you pass it on. Answers to nearly the same question are not in
+        it: its manifest names their rows (``near``), and replay of them is a `CacheMiss`.
 
         Parameters
         ----------
@@ -300,6 +308,13 @@ class RunReport:
             which the requests differ, such as ``messages[0].content``), ``left_row`` and
             ``right_row`` (positions), ``left`` and ``right`` (answers of this run and the
             other).
+
+        Raises
+        ------
+        ConfigurationError
+            If `other` is neither, or a newer version wrote it.
+        CacheCorrupt, OSError
+            If the archive cannot be used.
         """
         right = other.side() if isinstance(other, RunReport) else side_of_archive(other)
         return difference(self.side(), right)
@@ -308,6 +323,10 @@ class RunReport:
         """Return what `lb.runs` lists of this run, and its keys."""
         keys = Keys.of(self._run.batch.keys, self._run.plan.codes)
         return manifest_of(self._run, self._outcomes, self.summary), keys
+
+    def caching_of(self, keys: Iterable[str]) -> Caching | None:
+        """Return the caches of this run if one of these keys is its own."""
+        return None if set(keys).isdisjoint(self._run.batch.keys) else self._run.caching
 
     def side(self) -> Side:
         """Return what `diff` compares of this run."""

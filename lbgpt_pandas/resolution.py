@@ -206,5 +206,5 @@ def semantic_tier(
         return tier
     if wanted is True:
         return tier or default_semantic()
-    check_threshold(wanted)
+    check_threshold(wanted, keyword="semantic")
     return (tier or default_semantic()).with_threshold(wanted)

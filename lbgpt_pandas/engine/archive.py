@@ -43,6 +43,7 @@ MAX_LINE_BYTES = 256 * 2**20
 _CHUNK = 2**20
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 _ENCRYPTED = 0x1
+_BY_KEY = ("failures", "unsendable", "near")
 _UNIX = 3
 
 
@@ -283,7 +284,11 @@ def _check_kinds(path: Path, manifest: Mapping[str, Any]) -> None:
         and (tools is None or (isinstance(tools, list) and all(isinstance(t, dict) for t in tools)))
         and isinstance(keys, list)
         and all(key is None or isinstance(key, str) for key in keys)
-        and all(isinstance(manifest.get(name, {}), dict) for name in ("failures", "unsendable"))
+        and all(isinstance(manifest.get(name, {}), dict) for name in _BY_KEY)
+        and all(
+            isinstance(near, dict) and isinstance(near.get("similarity"), float | int)
+            for near in manifest.get("near", {}).values()
+        )
     )
     if not sound:
         raise _corrupt(path, f"{MANIFEST} is not one of this package")

@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from lbgpt_pandas.engine.caches.envelope import unseal
+from lbgpt_pandas.engine.caches.envelope import made_at, unseal
 from lbgpt_pandas.engine.caches.recorded import find_recorded
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.recording import Recording
-from lbgpt_pandas.engine.types import CacheMode
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.caches.standard import StandardTier
     from lbgpt_pandas.engine.semantic.questions import Question
     from lbgpt_pandas.engine.semantic.tier import SemanticTier
+    from lbgpt_pandas.engine.types import CacheMode
 
 SUPPORTED_MODES: tuple[CacheMode, ...] = ("use", "read_only", "refresh", "off", "replay")
 
@@ -43,7 +43,8 @@ class Caching:
     semantic : SemanticTier or None
         The cache of near answers; None if there is none.
     order : sequence of {"semantic", "standard"}
-        Which tier is asked first for the answer to exactly the same request.
+        Which tier is asked first for the answer to exactly the same request; where both have
+        one, the newer one is given.
     reads, writes : bool
         Whether answers are looked up, and stored.
     replaces : bool
@@ -82,10 +83,9 @@ class Caching:
             If `mode` is not one of `SUPPORTED_MODES`, or there is nothing to replay from.
         """
         if mode not in SUPPORTED_MODES:
-            known = mode in get_args(CacheMode)
             raise ConfigurationError(
-                f"cache_mode={mode!r} is not {'available in this version' if known else 'known'}; "
-                f"use one of {', '.join(map(repr, SUPPORTED_MODES))}"
+                f"cache_mode={mode!r} is not known; use one of "
+                f"{', '.join(map(repr, SUPPORTED_MODES))}"
             )
         if mode == "replay":
             if tier is None:
@@ -123,12 +123,17 @@ class Caching:
     def exact_tiers(self, read: Callable[[str, str], Any] = unseal) -> list[tuple[str, Lookup]]:
         """How to find answers to exactly the same request, tier by tier, in order.
 
+        Where both tiers have one, the newer one is given: ``cache_mode="refresh"`` may have been
+        told of one tier only.
+
         Parameters
         ----------
         read : callable, default `unseal`
             Makes an answer of a key and its envelope.
         """
         standard, semantic = self.tier, self.semantic
+        if standard is not None and semantic is not None:
+            read = partial(_dated, read)
         lookups: dict[str, Lookup] = {}
         if standard is not None:
             lookups["standard"] = (
@@ -138,7 +143,16 @@ class Caching:
             )
         if semantic is not None:
             lookups["semantic"] = partial(semantic.find_exact, read=read, ttl_s=self.ttl_s)
-        return [(name, lookups[name]) for name in self.order if name in lookups]
+        ordered: list[tuple[str, Lookup]] = [
+            (name, lookups[name]) for name in self.order if name in lookups
+        ]
+        if standard is None or semantic is None:
+            return ordered
+        (first, look_up), (second, look_up_too) = ordered
+        return [
+            (first, partial(_newest, look_up, look_up_too)),
+            (second, partial(_newest, look_up_too, _nothing)),
+        ]
 
     async def save(
         self,
@@ -195,6 +209,25 @@ class Caching:
         """Return what the tiers have to tell, each text once."""
         tiers = [tier for tier in (self.tier, self.semantic) if tier is not None]
         return [notice for tier in tiers for notice in tier.take_notices()]
+
+
+def _dated(read: Callable[[str, str], Any], key: str, text: str) -> tuple[float, Any]:
+    return made_at(text), read(key, text)
+
+
+async def _nothing(keys: Sequence[str]) -> dict[str, Any]:
+    del keys
+    return {}
+
+
+async def _newest(look_up: Lookup, look_up_too: Lookup, keys: Sequence[str]) -> dict[str, Any]:
+    """Return what the first lookup finds, or what the second one has for it if that is newer."""
+    found = await look_up(keys)
+    others = await look_up_too(list(found)) if found else {}
+    for key, (at, answer) in others.items():
+        if at > found[key][0]:
+            found[key] = at, answer
+    return {key: answer for key, (_, answer) in found.items()}
 
 
 NO_CACHING = Caching()

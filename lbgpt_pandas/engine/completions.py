@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from copy import deepcopy
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.types import Message, Outcome
 
 MAX_PLAUSIBLE_TOKENS = 100_000_000
+
+_CALLS = ("tool_calls", "function_call")
 
 
 def read_completion(
@@ -75,7 +79,16 @@ def read_completion(
         tokens=read_tokens(body.get("usage"), messages=messages, text=text),
         deployment=deployment,
         request_id=request_id,
+        digest=_digest_of(body["choices"]),
     )
+
+
+def _digest_of(choices: list[dict[str, Any]]) -> str | None:
+    called = [name for name in _CALLS if choices[0]["message"].get(name)]
+    if len(choices) == 1 and not called:
+        return None
+    said = [(choice["message"], choice.get("finish_reason")) for choice in choices]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _text_of(content: object, request_id: str | None) -> str | None:

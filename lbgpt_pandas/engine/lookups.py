@@ -147,11 +147,7 @@ class Lookups:
                 continue
             first = self._outcome(number, self.keys[number], answer)
             kept = outcome.completion if first is None else first.completion
-            ours = outcome.completion
-            if kept is not None and (kept.text, kept.finish_reason) != (
-                ours.text,
-                ours.finish_reason,
-            ):
+            if kept is not None and not kept.is_same_answer(outcome.completion):
                 changed[number] = replaced(outcome, completion=kept)
         await self._correct(list(changed))
         return changed

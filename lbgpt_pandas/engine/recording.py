@@ -185,6 +185,9 @@ class Recording:
         The recorded run's keys in row order, None for rows without a request.
     failures : mapping of str to dict, optional
         Requests that failed in it, by key; see `failure_of`.
+    near : mapping of str to dict, optional
+        Requests that got the answer to nearly the same question, which is not recorded, by key,
+        with its ``similarity``.
     load_requests : callable, optional
         Returns the recorded requests by key; called at the first miss.
     """
@@ -195,11 +198,13 @@ class Recording:
         where: str,
         keys: Sequence[str | None] = (),
         failures: Mapping[str, Mapping[str, object]] | None = None,
+        near: Mapping[str, Mapping[str, float]] | None = None,
         load_requests: Callable[[], Mapping[str, Mapping[str, object]]] = dict,
     ) -> None:
         self.where = where
         self._keys = keys
         self._failures = dict(failures or {})
+        self._near = dict(near or {})
         self._load_requests = load_requests
 
     def __repr__(self) -> str:
@@ -244,6 +249,12 @@ class Recording:
         answered : collection of str
             Keys of other rows' requests, which were found and are not what this one was.
         """
+        if key in self._near:
+            similarity = self._near[key]["similarity"]
+            return (
+                "it took the answer to nearly the same question (semantic cache, similarity "
+                f"{similarity:.4f}) when this was recorded, and an archive holds no such answers"
+            )
         if key in self._keys:
             return "it was not answered when this was recorded: the run was stopped before"
         nearest = self._nearest(record, position=position, answered=answered)

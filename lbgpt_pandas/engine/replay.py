@@ -105,6 +105,7 @@ def load_replay(path: str | PathLike[str]) -> Replay:
         where=place.name,
         keys=manifest.get("keys") or [],
         failures=manifest.get("failures"),
+        near=manifest.get("near"),
         load_requests=lambda: _requests(place),
     )
     cache = RecordedCache(envelopes, location=place.name)

@@ -7,7 +7,7 @@ wrong with it, or what is right in spite of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import MsgspecError, Struct
 from msgspec.json import Decoder
@@ -104,6 +104,8 @@ class _Usage(Struct, gc=False):
 
 class _Message(Struct, gc=False):
     content: str
+    tool_calls: Any = None
+    function_call: Any = None
 
 
 class _Choice(Struct, gc=False):
@@ -130,6 +132,8 @@ def _read(raw: bytes) -> Completion | None:
         return None
     first, usage = answer.choices[0], answer.usage
     if first.finish_reason == "content_filter":
+        return None
+    if first.message.tool_calls or first.message.function_call:
         return None
     prompt, completion, cached = usage.prompt_tokens, usage.completion_tokens, 0
     if usage.prompt_tokens_details is not None:

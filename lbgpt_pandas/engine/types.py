@@ -149,6 +149,8 @@ class Completion(Struct, frozen=True, gc=False):
         Name of the engine that answered.
     request_id : str or None
         The provider's id of the request.
+    digest : str or None
+        Of tool calls and further choices; None where the text is all there is.
     """
 
     payload: dict[str, object] | None
@@ -158,6 +160,12 @@ class Completion(Struct, frozen=True, gc=False):
     tokens: TokenCount
     deployment: str
     request_id: str | None = None
+    digest: str | None = None
+
+    def is_same_answer(self, other: Completion) -> bool:
+        """Tell whether the two say the same, whoever said it and whatever it cost."""
+        mine = self.text, self.finish_reason, self.digest
+        return mine == (other.text, other.finish_reason, other.digest)
 
 
 class Outcome(Struct, frozen=True, gc=False):

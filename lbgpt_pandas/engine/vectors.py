@@ -48,6 +48,10 @@ class Embedding(Completion, frozen=True, gc=False, kw_only=True):
 
     vector: array[float]
 
+    def is_same_answer(self, other: Completion) -> bool:
+        """Tell whether the two are the same vector."""
+        return isinstance(other, Embedding) and self.vector == other.vector
+
 
 class _Stored(Struct, gc=False):
     embedding: list[float] | str

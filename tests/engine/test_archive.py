@@ -301,6 +301,8 @@ def test_what_is_read_in_one_go_has_a_bound_of_its_own(path, name, most, monkeyp
         {"keys": {"a": 1}},
         {"keys": [1]},
         {"failures": [1]},
+        {"near": [1]},
+        {"near": {"k": {"row": 0}}},
         {"unsendable": "x"},
     ],
 )

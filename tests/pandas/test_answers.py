@@ -413,8 +413,10 @@ def test_one_key_is_enough_and_none_too_many():
         (CITIES, "no column key"),
         (CITIES["city"], "item 0 is no key"),
         ("v1:", "item 0 is no key"),
+        (5, "5 chooses no rows; give a mask"),
+        (None, "None chooses no rows; give a mask"),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_what_chooses_no_rows_is_refused_and_forgets_nothing(chosen, words):
     ask()
@@ -434,6 +436,25 @@ def test_forgetting_reaches_both_tiers(near):
     assert CACHE.forget(lb.last_run().rows.iloc[[0]]) == 2
     assert sorted(entry.text for entry in near.entries.values()) == ["Oslo", "Rome"]
     assert ask() == ["Paris"]
+
+
+@pytest.mark.parametrize("choose", [lambda rows: [True] * 5, lambda rows: rows["key"].tolist()])
+def test_rows_of_the_last_run_are_forgotten_where_it_had_their_answers(choose):
+    engine = upper(cache={})
+    CITIES.lbgpt.complete("{city}", engine=engine)
+    with lb.using(cache={}, semantic_cache=NearStore()):
+        CITIES.lbgpt.complete("{city}!", engine=upper())
+        assert CACHE.forget(choose(lb.last_run().rows)) == 6
+        CITIES.lbgpt.complete("{city}", engine=engine)
+    assert CACHE.forget(choose(lb.last_run().rows)) == 3
+    CITIES.lbgpt.complete("{city}", engine=engine)
+    assert len(engine.requests) == 6
+
+
+def test_what_a_run_without_a_cache_chose_is_forgotten_here():
+    ask()
+    ask(cache_mode="off")
+    assert CACHE.forget([True] * 5) == 3
 
 
 def test_answers_that_wait_for_their_store_are_reached_too():

@@ -243,8 +243,10 @@ def test_failed_rows_fail_again(tmp_path):
         recorded = complete(frame, "{city} {blob}", engine=failing())
     first = lb.last_run()
     path = first.export(tmp_path / "x.zip")
-    with lb.replay(path), pytest.warns(lb.RowErrorsWarning, match="2 of 5 rows failed"):
+    said = r"2 of 5 rows failed.*See lb\.last_run\(\)\.errors; replay repeats what was recorded"
+    with lb.replay(path), pytest.warns(lb.RowErrorsWarning, match=said) as warned:
         replayed = complete(frame, "{city} {blob}")
+    assert "retry_failed" not in str(warned[0].message)
     assert strict(replayed) == strict(recorded)
     columns = ["status", "error_type", "error_code"]
     pd.testing.assert_frame_equal(lb.last_run().errors[columns], first.errors[columns])
@@ -479,8 +481,25 @@ def test_answers_that_were_replaced_are_not_exported_as_this_runs(tmp_path):
     complete(engine=upper())
     report = lb.last_run()
     complete(engine=ScriptedGPT("other"), cache_mode="refresh")
-    with pytest.raises(lb.ConfigurationError, match="3 answers in the cache are not those"):
+    with pytest.raises(
+        lb.ConfigurationError, match="3 answers in the cache are not as in this run"
+    ):
         report.export(tmp_path / "x.zip")
+
+
+def test_other_tool_calls_are_another_answer(tmp_path):
+    def calling(name):
+        call = {"id": "1", "type": "function", "function": {"name": name, "arguments": "{}"}}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        choice = {"index": 0, "finish_reason": "tool_calls", "message": message}
+        return ScriptedGPT(lambda _request: {"model": "m", "choices": [choice]})
+
+    complete(CITIES.iloc[:1], engine=calling("look"))
+    report = lb.last_run()
+    report.export(tmp_path / "x.zip")
+    complete(CITIES.iloc[:1], engine=calling("listen"), cache_mode="refresh")
+    with pytest.raises(lb.ConfigurationError, match="1 answer in the cache is not as in this run"):
+        report.export(tmp_path / "y.zip")
 
 
 @pytest.mark.parametrize("frame", [CITIES.iloc[:0], CITIES.iloc[2:3]], ids=["empty", "all NA"])
@@ -551,6 +570,12 @@ def test_equal_runs_do_not_differ(archive):
     assert first.diff(second).empty
     assert second.diff(archive).empty
     assert second.diff(str(archive)).empty
+
+
+@pytest.mark.parametrize("other", [5, None])
+def test_what_is_no_run_is_not_compared(other):
+    with pytest.raises(lb.ConfigurationError, match="is no run to compare with; give the report"):
+        report_of(CITIES).diff(other)
 
 
 def test_another_answer():

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import lbgpt_pandas as lb
+from lbgpt_pandas.engine.archive import open_archive
 from lbgpt_pandas.resolution import caching_of
 from lbgpt_pandas.testing import ScriptedGPT
 
@@ -103,7 +104,7 @@ def test_true_takes_the_default_cache(engine, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("wanted", [0, 1.2, -1, "yes"])
 def test_a_threshold_that_cannot_be_is_refused(engine, wanted):
-    with pytest.raises(lb.ConfigurationError):
+    with pytest.raises(lb.ConfigurationError, match=f"^semantic={wanted!r}: "):
         FAQ.lbgpt.complete(PROMPT, engine=engine, semantic=wanted)
     assert not engine.requests
 
@@ -118,6 +119,31 @@ def test_a_wrong_dimension_is_told_before_any_call(engine, cache):
     with lb.using(semantic_cache=longer), pytest.raises(lb.ConfigurationError, match="52"):
         AGAIN.lbgpt.complete(PROMPT, engine=engine)
     assert len(engine.requests) == calls
+
+
+def test_a_run_with_a_near_answer_is_exported_without_it(engine, cache, tmp_path):
+    path, mixed = tmp_path / "x.zip", pd.concat([AGAIN, FAQ], ignore_index=True)
+    with lb.using(semantic_cache=cache):
+        FAQ.lbgpt.complete(PROMPT, engine=engine)
+        column = mixed.lbgpt.complete(PROMPT, engine=engine)
+    report = lb.last_run()
+    report.export(path)
+    keys = report.rows["key"].tolist()
+    with open_archive(path) as archive:
+        assert [entry.key for entry in archive.entries()] == keys[2:]
+        near = archive.manifest["near"]
+    assert {key: each["row"] for key, each in near.items()} == {keys[0]: 0, keys[1]: 1}
+    assert near[keys[0]]["similarity"] == pytest.approx(report.rows["similarity"][0])
+    diff = report.diff(path)
+    assert diff["left_row"].tolist() == [0, 1]
+    assert set(diff["change"]) == {"status"}
+    with lb.replay(path):
+        assert FAQ.lbgpt.complete(PROMPT).tolist() == column.tolist()[2:]
+        with pytest.raises(
+            lb.CacheMiss,
+            match=r"row 0 .*took the answer to nearly the same question.*1 more row.*Replay asks",
+        ):
+            mixed.lbgpt.complete(PROMPT)
 
 
 def test_replay_never_answers_by_likeness(engine, cache):

@@ -109,16 +109,24 @@ def outdated(texts: dict[str, str], *, now: datetime, ttl_s: float) -> list[str]
 
     One that was made in the future is fresh: clocks are set back at times.
     """
-    return [key for key, text in texts.items() if not _age_s(text, now) <= ttl_s]
+    return [key for key, text in texts.items() if not now.timestamp() - made_at(text) <= ttl_s]
 
 
-def _age_s(text: str, now: datetime) -> float:
+def made_at(text: str) -> float:
+    """Return when an envelope was sealed, in seconds since 1970; -inf if it does not say.
+
+    Examples
+    --------
+    >>> made_at('{"created":"1970-01-01T00:01:00+00:00"}'), made_at("{}")
+    (60.0, -inf)
+    """
     # No key can hold this, because its quotes would be escaped.
     written = text.partition(_CREATED)[2].partition('"')[0]
     try:
-        return (now - datetime.fromisoformat(written)).total_seconds()
-    except (ValueError, TypeError):
-        return math.inf
+        at = datetime.fromisoformat(written)
+    except ValueError:
+        return -math.inf
+    return -math.inf if at.tzinfo is None else at.timestamp()
 
 
 def _wrap(covered: bytes) -> bytes:

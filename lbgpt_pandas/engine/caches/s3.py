@@ -215,7 +215,9 @@ class S3Cache:
 
     def _write_first(self, client: Any, content: dict[str, Any]) -> bool:
         """Store an object unless there is one; False if the store does not know how."""
-        for attempt in range(1, _ATTEMPTS_AT_A_CONFLICT + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 client.put_object(**content, IfNoneMatch="*")
             except Exception as error:
@@ -231,7 +233,6 @@ class S3Cache:
                 return False
             else:
                 return True
-        return True
 
     def _remove(self, name: str) -> None:
         with explained("DeleteObject", self.bucket):

@@ -51,7 +51,8 @@ class QdrantSemanticCache(GroupedStore):
     port : int, default 6333
         Of the server's REST interface.
     url : str, optional
-        Where a server is, such as ``"https://qdrant.example:6333"``, in place of `host`.
+        Where a server is, such as ``"https://qdrant.example:6333"``, in place of `host`; or
+        ``":memory:"``.
     path : path, optional
         Folder of Qdrant's local mode, made for this user alone if it does not exist, or
         ``":memory:"``.
@@ -96,7 +97,7 @@ class QdrantSemanticCache(GroupedStore):
             raise ConfigurationError(f"timeout_s={timeout_s!r}: give a number above 0")
         self.collection_name = collection_name
         self._notices: list[str] = []
-        if IN_MEMORY in (host, path):
+        if IN_MEMORY in (host, url, path):
             self._connection = QdrantConnection({"location": IN_MEMORY}, place=IN_MEMORY)
         elif path is not None:
             folder = Path(os.path.expandvars(path)).expanduser().absolute()

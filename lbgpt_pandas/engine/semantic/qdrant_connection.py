@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
@@ -24,11 +24,8 @@ T = TypeVar("T")
 
 INSTALL_LINE = "pip install 'lbgpt-pandas[qdrant]'"
 
-_NOISE = (
-    "Local mode is not recommended",
-    "Api key is used with an insecure connection",
-)
-"""What the client warns of and `QdrantSemanticCache` tells in its own way."""
+_LARGE = "large-local-collection"
+"""What the client calls its warning that a folder has many entries, as our docstring says."""
 
 _NOT_FOUND = 404
 _REFUSED = frozenset({401, 403})
@@ -129,9 +126,7 @@ class QdrantConnection:
             if self.folder is not None:
                 check_folder(self.folder)
             qdrant_client = load_qdrant_client()
-            for message in _NOISE:
-                warnings.filterwarnings("ignore", message)
-            with self._explained_opening():
+            with self._explained_opening(), _without_advice(is_local=self.is_local):
                 self._client = qdrant_client.QdrantClient(**self._arguments())
             self.protect()
         return self._client
@@ -141,7 +136,8 @@ class QdrantConnection:
             return {**self._options, "force_disable_check_same_thread": True}
         return {
             **self._options,
-            "api_key": None if self._api_key is None else self._api_key.reveal(),
+            # As a header, because the client warns of plain http, as our cache has done already.
+            "metadata": {} if self._api_key is None else {"api-key": self._api_key.reveal()},
             "timeout": self._timeout_s,
             "check_compatibility": False,
         }
@@ -191,6 +187,21 @@ class QdrantConnection:
         if self._api_key is not None:
             text = text.replace(self._api_key.reveal(), "***")
         return redact(text)[:_LONGEST_REASON]
+
+
+@contextmanager
+def _without_advice(*, is_local: bool) -> Iterator[None]:
+    """Open a large folder without a word; filters are changed for that moment only."""
+    if not is_local:
+        yield
+        return
+    with suppress(ImportError):
+        from qdrant_client.common import client_warnings  # noqa: PLC0415  # an extra
+
+        client_warnings.SEEN_MESSAGES.add(_LARGE)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Local mode is not recommended")
+        yield
 
 
 _folders: WeakValueDictionary[Path, QdrantConnection] = WeakValueDictionary()

@@ -93,7 +93,10 @@ def question_of(request: Request, key: str, maker: KeyMaker) -> Question | None:
             fixed = [*messages[:-1], _placeholder(messages[-1], encoding)]
         case _:
             text = "\n".join(opening)
-            fixed = [*(_placeholder(each, encoding) for each in messages[:-1]), messages[-1]]
+            # Where one message ends and the next begins; a single one may have any lines.
+            ends = [[str(each.strip().count("\n"))] if opening[1:] else [] for each in opening]
+            pairs = zip(messages[:-1], ends, strict=True)
+            fixed = [*(_placeholder(each, encoding, *end) for each, end in pairs), messages[-1]]
     text = text.strip()
     return Question(key, maker.key(fixed), text) if text else None
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lbgpt_pandas.engine.errors import ConfigurationError, MissingExtraError
 from lbgpt_pandas.engine.lifetime import renew_after_fork
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 KEPT_VECTORS = 20_000
 """Vectors of unanswered questions that wait for their answers; 30 MB of 384 dimensions."""
+
+TEXTS_A_GROUP = 512
+"""Most texts that are embedded together when answers are stored."""
 
 HOPELESS = 3
 """Texts in a row that cannot be embedded, after which it is the embedder that cannot."""
@@ -47,8 +51,10 @@ class TextVectors:
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """Replace the lock, which a thread of the parent may have held."""
+        """Replace the lock, which a thread of the parent may have held, and wait for nothing."""
         self._lock = threading.Lock()
+        self._waiting: dict[object, list[_Waiting]] = {}
+        self._rounds: dict[object, asyncio.Task[None]] = {}
 
     @property
     def is_hopeless(self) -> bool:
@@ -81,8 +87,44 @@ class TextVectors:
         with self._lock:
             text, vector = self._kept.pop(question.key, ("", None))
         if vector is None or text != question.text:
-            [vector] = await self._embed([question.text], engine)
+            vector = await self._with_others(question.text, engine)
         return vector
+
+    async def _with_others(self, text: str, engine: Any) -> NDArray[np.float32]:
+        """Embed a text together with those that come while another group is embedded."""
+        loop = asyncio.get_running_loop()
+        whose = loop, engine
+        future: asyncio.Future[NDArray[np.float32]] = loop.create_future()
+        self._waiting.setdefault(whose, []).append((text, future))
+        if whose not in self._rounds:
+            self._rounds[whose] = loop.create_task(self._embed_waiting(whose, engine))
+        return await future
+
+    async def _embed_waiting(self, whose: object, engine: Any) -> None:
+        try:
+            while waiting := self._waiting.pop(whose, []):
+                for start in range(0, len(waiting), TEXTS_A_GROUP):
+                    await self._embed_group(waiting[start : start + TEXTS_A_GROUP], engine)
+        finally:
+            self._rounds.pop(whose, None)
+
+    async def _embed_group(self, group: list[_Waiting], engine: Any) -> None:
+        group = [(text, future) for text, future in group if not future.done()]
+        if not group:
+            return
+        try:
+            vectors = await self._embed([text for text, _ in group], engine)
+            pairs = list(zip(group, vectors, strict=True))
+        except Exception as error:  # noqa: BLE001  # the embedder is anybody's code
+            if len(group) > 1:
+                for one in group:
+                    await self._embed_group([one], engine)
+            elif not group[0][1].done():
+                group[0][1].set_exception(error)
+            return
+        for (_, future), vector in pairs:
+            if not future.done():
+                future.set_result(vector)
 
     def keep(self, question: Question, vector: NDArray[np.float32]) -> None:
         """Keep a vector until its question has been answered."""
@@ -122,6 +164,9 @@ class TextVectors:
             raise
         self._failures = 0
         return vectors
+
+
+_Waiting: TypeAlias = "tuple[str, asyncio.Future[NDArray[np.float32]]]"
 
 
 def reason_of(error: Exception) -> str:

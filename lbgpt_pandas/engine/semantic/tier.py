@@ -372,7 +372,7 @@ def as_semantic_tier(cache: object, *, clock: Clock = SYSTEM_CLOCK) -> SemanticT
     return SemanticTier(cache, clock=clock)
 
 
-def check_threshold(threshold: object) -> float:
+def check_threshold(threshold: object, *, keyword: str = "cosine_similarity_threshold") -> float:
     """Return a similarity threshold as a float.
 
     Raises
@@ -383,7 +383,7 @@ def check_threshold(threshold: object) -> float:
     is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
     if not is_number or not 0 < threshold <= 1:  # type: ignore[operator]  # is a number
         raise ConfigurationError(
-            f"cosine_similarity_threshold={threshold!r}: give a number above 0, at most 1; 0.985 "
+            f"{keyword}={threshold!r}: give a number above 0, at most 1; 0.985 "
             "is the default, and everything below 0.95 gives wrong answers"
         )
     return float(threshold)  # type: ignore[arg-type]  # is a number

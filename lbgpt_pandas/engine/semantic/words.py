@@ -88,14 +88,88 @@ quels quelles quién qué cuándo dónde cómo cuánto cuál chi che quando dove
 QUESTION_WORDS = frozenset(_QUESTION_WORDS.split())
 """Words with which a question begins, whether it has a question mark or not."""
 
+_LEADING = """
+about after also although and are as ask at based because before between but by calculate check
+choose compare convert correct could count create dear describe did do does during explain extract
+find following for from generate given how i'd i'll i'm i've identify if improve in into is let's
+list make of on one over please provide read rewrite say send should show since so summarise
+summarize tell than then to today tomorrow translate under until using was were what when where
+which while why with without would write yes yesterday
+an auf aus bei bitte durch für gegen im mit nach ohne seit von zu zum zur au aux avec dans pour
+sans con de en para por sin
+"""
+LEADING = frozenset(_LEADING.split()) | QUESTION_WORDS
+"""Words that a name may follow at the beginning of a text without being a part of it."""
+
+_PLAIN = """
+a above again all almost already another any anyone anything anyway arrived awful bad best better
+both bought broken cancel cancelled can't cannot cheap complete completely customer damaged
+delivered delivery different doesn't don't each easy either enough even every everyone everything
+excellent fast few finally first full getting give good got great had half happy has hasn't have
+haven't he hello help her here hi highly hope his however i instead isn't it it's its just last
+late later looking love lovely many maybe more most much may must my need needs neither never new
+no none not nothing now nowhere often ok okay only order ordered other our package packaging
+parcel pages perfect perhaps poor poorly price problem product quality quite rather received
+recommended refund return same second several shall she some someone something sometimes soon
+sorry still such terrible thank thanks that that's the their them there there's these they they're
+thing things this those three too two unfortunately unless us useless very wait waiting want was
+we we're we've well whole whose won't worked working works worse worst wrong yet you you're your
+das dein deine dem den der des dieser dieses du ein eine einen er es ich ist kein keine mein meine
+nein nicht noch schon sehr und unser unsere vielen wann wir c'est ce ces cette elle il ils je la
+le les ma mes mon nous tu un une vous el ella ellos gracias los mi mis una yo
+"""
+PLAIN = frozenset(_PLAIN.split()) | LEADING
+"""Words that are no names, so that a capital at the beginning of a sentence says nothing."""
+
+_SMALL_WORDS = "a an and as at but by for from in nor of on or the to via with"
+SMALL_WORDS = frozenset(_SMALL_WORDS.split())
+"""Words that are written small in titles."""
+
+_SHOUTED = """
+a all and any are be but by did few for get got had has her his how i if is its let may my new no
+not of one our out own see she the to too two was way we why yes yet you
+"""
+SHOUTED = frozenset(_SHOUTED.split())
+"""Of words of up to three letters, those that are no abbreviation where everything is shouted."""
+
+BEFORE_SYMBOLS = frozenset(
+    ["by", "for", "index", "is", "let", "letter", "of", "set", "than", "variable"]
+)
+"""Words after which an "i" is a symbol, and not who speaks."""
+
 _AMBIGUOUS = """
-amazon apple august bill black brown catholic china chip cook dick drew ford frank gates general
-grace green hope it jack japan java job jobs king lent low march mark may mercury mobile nice
-orange pat polish python reading rich rose ruby rust salt santa shell slack sol sun swift target
-turkey us visa wales white who will windows wood young
+access aids alphabet amazon amber angel angular apple arm art august azure baker ball bank banks
+baptist barking base basic bath battle bean beetle bell best bill bird bishop black bliss block
+bloom blues bond bourbon brown buck buffalo burger bury bush buy cal calorie calories carpenter
+carter case cash catholic cell chad champagne chance chase chile china chip chips christian chrome
+church cliff cologne colon congress conservative cook cooper coral cork crown crystal dale dart
+date dawn day deal dean delta democrat democratic devil dick discord dove drake dream drew earth
+east echo economist eden edge elder elm epic essence eve excel express eye fair faith falls father
+field fields fiesta fire fisher flask flint focus ford forest fort fortune fowler fox frank fuller
+galaxy gap gardener gate gates gay gem general georgia ginger glen go god golf good gore grace
+grant graves gray green grey guardian guinea hague hall hardy harry heath heather hill hilt holly
+hook hope house howl hull hunt hunter husky independent indian internet iris it ivy jack jaguar
+japan java jersey jewel job jobs joker jordan joy judge kay key kindle king kings knight labour
+lamb lambda lance lane lark law lent liberal life lily lime limp lion little long lord love low
+lynch mace major mali mars march marc mark marks marsh mason mass max may mead meta miles mill
+miller mini mint mirror mist mobile moon moor moose more morning moss mustang nancy native nature
+nest newton nice nick niger north notion office olive opera oracle orange orthodox outlook page
+painter palm pandas panther park parker pat peace peak pearl peck peg pelican penny people perry
+phoenix pierce pine pixel plum pole poles polish polo poor pope porter post potter pound pounds
+powers president press price priest prince puma python queen rails randy ray react reading real
+redwood reform renaissance republic republican revolution rich ring river rivers rob robin rock
+rocket rocky rod rose ruby rugby rush rust rusty safari sage sale salt sand sandwich sandy santa
+saturn scale scot scripture senate sharp shell signal skipper sky slack sloan smart smith snow
+social sol sole son south spark spears split spring sprint square stable star state states steam
+steel stem stern still stone storm stormy strange street stripe sue summer sun sunny surface swan
+swatch sweet swift swiss switch tailor target taylor teams temple tide tiger time times titan title
+tours tower town trinity trip trump turkey turner union unity us valve vault victor violet virgin
+visa wade walker wall ward warden waters way web weaver wells west whale white who wild will
+windows winter wired wise wolf wonder wood woods woody word world young zoom
+arme armen dank essen fliegen gefangene genossen gut ihnen ihr ihre ihrem ihren ihrer ihres kosten
+laute leben lesen liebe macht mal morgen rasen recht regen reisen sie spinnen steuer trotz wagen
+weg wegen würde würden
+kb mb gb tb kwh mwh
 """
 AMBIGUOUS = frozenset(_AMBIGUOUS.split())
 """Names that are also common words: with and without a capital they are not the same."""
-
-BEGINNINGS = frozenset(["it", "hope", "may", "us", "who", "will"])
-"""Of these, the ones that begin sentences so often that a capital there says nothing."""

@@ -17,9 +17,6 @@ with Path(__file__).with_name("traps.csv").open(encoding="utf-8", newline="") as
 TRAPS = [pair for pair in PAIRS if pair[2] != "paraphrase"]
 PARAPHRASES = [(a, b) for a, b, kind in PAIRS if kind == "paraphrase"]
 
-SEEN_BY_THE_VECTORS_ONLY = {("Let's eat, grandma!", "Let's eat grandma!")}
-"""Traps that the guard lets pass: commas are not compared."""
-
 WORDS = """
 not never the a is Paris paris US us 10 1,000 1000 ten do what's isn't I you? ! . , x_y 'a'
 "b" Please thanks can you tell me -r C++ °C 🙂 ist kein ² a@b.de https://x.y/a
@@ -31,7 +28,7 @@ texts = st.one_of(
 
 def test_the_table_is_large_enough_and_holds_no_pair_twice():
     kinds = [kind for *_, kind in TRAPS]
-    assert len(TRAPS) >= 240
+    assert len(TRAPS) >= 420
     assert len(PARAPHRASES) >= 60
     assert len({frozenset((a, b)) for a, b, _ in PAIRS}) == len(PAIRS)
     assert min(kinds.count(kind) for kind in ("number", "negation", "date", "unit")) >= 19
@@ -39,12 +36,13 @@ def test_the_table_is_large_enough_and_holds_no_pair_twice():
 
 @pytest.mark.parametrize(("a", "b", "kind"), TRAPS)
 def test_no_trap_passes_whatever_the_vectors_say(a, b, kind):
-    assert same_facts(a, b) is ((a, b) in SEEN_BY_THE_VECTORS_ONLY)
+    assert not same_facts(a, b)
+    assert not same_facts(b, a)
 
 
 def test_what_changes_no_question_is_no_difference():
     refused = [pair for pair in PARAPHRASES if not same_facts(*pair)]
-    assert len(refused) <= 35, refused
+    assert len(refused) <= 37, refused
 
 
 @pytest.mark.parametrize(
@@ -55,6 +53,12 @@ def test_what_changes_no_question_is_no_difference():
         ("I WANT A REFUND", "I want a refund"),
         ("In Paris it is warm.", "in Paris it's warm"),
         ("Who purchased “it”?", 'who purchased "it"'),
+        ("MY ORDER IS LATE AGAIN", "my order is late again"),
+        ("Is Paris the capital of France?", "is paris the capital of france"),
+        ("It's broken. Please help.", "it's broken. please help"),
+        ("Who's the author of it?", "who is the author of it"),
+        ("What is 10 – 3?", "what is 10 - 3"),
+        ("Delivery took 3 weeks, terrible!", "delivery took 3 weeks; terrible"),
     ],
 )  # fmt: skip
 def test_spelling_case_and_contractions_make_no_difference(a, b):

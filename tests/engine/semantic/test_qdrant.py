@@ -84,6 +84,7 @@ def test_a_timeout_is_above_zero(embedder, timeout_s):
     [
         ({"host": ":memory:"}, ":memory:"),
         ({"path": ":memory:"}, ":memory:"),
+        ({"url": ":memory:"}, ":memory:"),
         ({"host": "qdrant.example"}, "http://qdrant.example:6333"),
         ({"host": "qdrant.example", "port": 1, "api_key": CANARY}, "https://qdrant.example:1"),
         ({"url": "https://qdrant.example:2/sub"}, "https://qdrant.example:2/sub"),
@@ -401,12 +402,14 @@ async def test_the_client_warns_of_nothing(embedder, entries, tmp_path, stand_in
     stand_in.api_key = CANARY
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        filters = list(warnings.filters)
         for place in ({"path": tmp_path / "folder"}, {"url": stand_in.url, "api_key": CANARY}):
             cache = QdrantSemanticCache(embedder, "questions", **place)
             await cache.add(entries(5))
             await cache.close()
             await cache.add(entries(5, first=5))
             await cache.close()
+        assert warnings.filters == filters
     assert [str(one.message) for one in caught] == []
 
 

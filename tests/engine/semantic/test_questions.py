@@ -82,6 +82,16 @@ def test_the_encodings():
         question(ASKED, options={ENCODING_OPTION: "users"})
 
 
+def test_where_one_system_message_ends_is_no_matter_of_likeness():
+    def scope(*systems):
+        messages = [{"role": "system", "content": text} for text in systems]
+        return question(*messages, ASKED, options={ENCODING_OPTION: "system_only"}).scope
+
+    assert scope("a\nb", "c") != scope("a", "b\nc")
+    assert scope("a\nb", "c") == scope("a\nB", "C")
+    assert scope("a") == scope("b\nc")
+
+
 def test_parts_of_text_are_joined():
     parts = [{"type": "text", "text": "Where is"}, {"type": "text", "text": "Rome?"}]
     assert question({"role": "user", "content": parts}).text == "Where is\nRome?"

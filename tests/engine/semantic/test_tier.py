@@ -160,6 +160,44 @@ async def test_beyond_the_vectors_that_are_kept_texts_are_embedded_again(bench, 
     assert len(bench.shelf.entries) == 2
 
 
+async def test_texts_that_are_embedded_again_are_embedded_together(bench, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_VECTORS", 1)
+    sizes = []
+
+    class Counting(Letters):
+        async def embed(self, texts, *, engine):
+            sizes.append(len(texts))
+            await asyncio.sleep(0.001)
+            return await super().embed(texts, engine=engine)
+
+    bench.shelf.embedder = Counting()
+    await bench.run(*[f"{'very ' * n}old question" for n in range(200)])
+    assert len(bench.shelf.entries) == 200
+    assert sum(sizes) == 399
+    assert len(sizes) < 40
+    assert bench.semantic._vectors._rounds == bench.semantic._vectors._waiting == {}
+
+
+async def test_one_text_of_a_group_that_cannot_be_embedded_costs_no_other(bench, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_VECTORS", 0)
+
+    class Picky(Letters):
+        asked = 0
+
+        async def embed(self, texts, *, engine):
+            self.asked += 1
+            await asyncio.sleep(0)
+            if self.asked > 1 and "the bad one" in texts:
+                raise ValueError("no such letter")
+            vectors = await super().embed(texts, engine=engine)
+            return vectors[:-1] if 1 < len(texts) < 4 else vectors
+
+    bench.shelf.embedder = Picky()
+    await bench.run("one", "the bad one", "three", "four")
+    assert sorted(each.text for each in bench.shelf.entries) == ["four", "one", "three"]
+    assert any("no such letter" in notice for notice in bench.semantic.take_notices())
+
+
 @pytest.mark.parametrize(
     "params", [{"temperature": 1}, {"model": "other"}, {"max_tokens": 5}, {"tools": []}]
 )
@@ -223,16 +261,22 @@ async def test_both_orders_find_exact_answers_first():
         assert outcome.completion.text == "<Where is Rome?>"
 
 
-async def test_the_order_says_which_of_two_exact_answers_is_given():
-    for order in (("semantic", "standard"), ("standard", "semantic")):
-        bench = Bench(order=order)
-        await bench.run("where is rome")
-        bench.engine = ScriptedGPT("changed", auto_cache=False)
-        caching = Caching.of(bench.standard, "refresh")
-        await Batch(bench.engine, ask("where is rome"), caching=caching).arun()
-        [outcome] = await bench.run("where is rome")
-        expected = {"semantic": "<where is rome>", "standard": "changed"}[order[0]]
-        assert outcome.completion.text == expected
+@pytest.mark.parametrize("order", [("semantic", "standard"), ("standard", "semantic")])
+@pytest.mark.parametrize("refreshed", ["semantic", "standard"])
+async def test_the_newer_of_two_exact_answers_is_given_whatever_the_order(order, refreshed):
+    bench, clock = Bench(order=order), FakeClock()
+    bench.semantic = SemanticTier(bench.shelf, clock=clock)
+    bench.standard = StandardTier(MemoryCache(), clock=clock)
+    await bench.run("where is rome")
+    clock.advance(1.0)
+    bench.engine = ScriptedGPT("changed", auto_cache=False)
+    one = {
+        "standard": Caching.of(bench.standard, "refresh"),
+        "semantic": Caching.of(None, "refresh", semantic=bench.semantic),
+    }[refreshed]
+    await Batch(bench.engine, ask("where is rome"), caching=one).arun()
+    [outcome] = await bench.run("where is rome")
+    assert (outcome.completion.text, outcome.source) == ("changed", Source.EXACT_CACHE)
 
 
 @pytest.mark.parametrize("wanted", [frozenset(), frozenset({"standard"})])
@@ -251,6 +295,38 @@ async def test_exact_answers_are_copied_to_the_semantic_tier_if_wanted(wanted):
     bench.shelf.entries.clear()
     await bench.run("where is rome")
     assert len(bench.shelf.entries) == len(wanted)
+
+
+@pytest.mark.parametrize("order", [("semantic", "standard"), ("standard", "semantic")])
+async def test_a_mode_that_writes_nothing_copies_nothing(order):
+    bench = Bench(order=order, copies=frozenset({"standard", "semantic"}))
+    await bench.run("where is rome", "who was caesar")
+    first, second = bench.shelf.entries
+    bench.shelf.entries = [first]
+    await bench.standard.cache.delete(first.key)
+    outcomes = await bench.run("where is rome", "who was caesar", mode="read_only")
+    assert {outcome.source for outcome in outcomes} == {Source.EXACT_CACHE}
+    assert (len(bench.shelf.entries), len(bench.standard.cache)) == (1, 1)
+    assert second.key in await bench.standard.cache.get_many([second.key])
+    await bench.run("where is rome", "who was caesar")
+    assert (len(bench.shelf.entries), len(bench.standard.cache)) == (2, 2)
+
+
+async def test_a_store_that_gives_what_is_not_near_enough_is_not_believed(bench):
+    class Generous(Shelf):
+        async def search(self, scopes, vectors, *, at_least, limit=8):
+            del at_least
+            return await super().search(scopes, vectors, at_least=-1.0, limit=limit)
+
+    bench.shelf = Generous()
+    bench.semantic = SemanticTier(bench.shelf, threshold=0.9999)
+    await bench.run("what is the colour of the house")
+    [outcome] = await bench.run("what is the color of the house")
+    assert outcome.source is Source.PROVIDER
+    assert (list(bench.semantic.hits), bench.semantic.refused) == ([], 0)
+    bench.semantic = SemanticTier(bench.shelf, threshold=0.9)
+    [outcome] = await bench.run("What is the colour of the house?")
+    assert outcome.source is Source.SEMANTIC_CACHE
 
 
 async def test_a_near_answer_is_not_copied():
