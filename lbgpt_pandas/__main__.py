@@ -1,8 +1,7 @@
-"""The command line: ``python -m lbgpt_pandas demo``."""
+"""The command line: ``python -m lbgpt_pandas`` with demo, complete, plan and cache."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -10,9 +9,16 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import lbgpt_pandas as lb
+from lbgpt_pandas.command_line.keys import refuse_keys
+from lbgpt_pandas.command_line.options import whole_number
+from lbgpt_pandas.command_line.progress import say
+from lbgpt_pandas.command_line.questions import INTERRUPTED, add_questions
+from lbgpt_pandas.command_line.stored import add_stored
 from lbgpt_pandas.datasets import load_openings
+from lbgpt_pandas.notebook.arguments import Help, Misuse, Parser
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     import pandas as pd
@@ -39,18 +45,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 1 if rows failed; 2 if the command cannot run as given.
+        0; 1 if rows failed; 2 if the command cannot run as given; 130 after Ctrl-C.
     """
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
+        refuse_keys(given)
+        options = _parser().parse(given)
         status: int = options.run(options)
-    except lb.ConfigurationError as error:
-        print(f"lbgpt_pandas: {error}", file=sys.stderr)
+    except Help as text:
+        print(text, end="")
+        return 0
+    except (Misuse, lb.ConfigurationError, lb.TemplateError) as error:
+        say(str(error))
         return MISUSED
     except BrokenPipeError:
         # The reader, such as head, has gone; Python would complain once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except (lb.LbgptError, OSError) as error:
+        say(f"{type(error).__name__}: {error}")
+        return FAILED
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
     return status
 
 
@@ -98,26 +115,18 @@ def _excerpt(table: pd.DataFrame) -> str:
     return short.to_string(index=False) + (f"\n... and {left_out} more" if left_out > 0 else "")
 
 
-def _row_count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("give a whole number of at least 1")
-    return number
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m lbgpt_pandas", description="Run a language model over every row of a table."
     )
-    commands = parser.add_subparsers(title="commands", required=True)
-    show = commands.add_parser(
-        "demo",
-        help="ask the embedded language model about a table that ships with the package",
-        description=demo.__doc__,
+    commands = parser.add_commands("command")
+    show = commands.add(
+        "demo", demo, "ask the embedded language model about a table that ships with the package"
     )
-    show.add_argument("--rows", type=_row_count, help="only the first ROWS rows")
+    show.add_argument("--rows", type=whole_number, help="only the first ROWS rows")
     show.add_argument("--fresh", action="store_true", help="do not use answers of an earlier demo")
-    show.set_defaults(run=demo)
+    add_questions(commands)
+    add_stored(commands)
     return parser
 
 

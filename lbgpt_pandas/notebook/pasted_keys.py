@@ -24,6 +24,7 @@ REFUSAL = (
 )
 
 _TOKENS = (
+    re.compile(r"\b(?:sk|pk|rk)-(?=[\w-]*\d)[\w-]{12,}"),
     re.compile(r"(?<![0-9A-Za-z:])[0-9a-fA-F]{32}(?![0-9A-Za-z])"),  # Azure, until 2024
     re.compile(r"(?<![0-9A-Za-z])(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{80,}(?![0-9A-Za-z])"),
     re.compile(
@@ -50,13 +51,25 @@ def refuse_keys(line: str) -> None:
         ...
     lbgpt_pandas.notebook.arguments.Misuse: the line holds what looks like a key, ...
     """
-    names = [match[1] for pattern in (_GIVEN, _OPTION) for match in pattern.finditer(line)]
-    if (
-        redact(line) != line
-        or any(pattern.search(line) for pattern in _TOKENS)
-        or any(is_name_of_a_key(name) for name in names)
-    ):
+    if gives_key(line):
         raise Misuse(REFUSAL)
+
+
+def gives_key(line: str) -> bool:
+    """Tell whether a line seems to hold a key, by its look or by the name before it."""
+    names = [match[1] for pattern in (_GIVEN, _OPTION) for match in pattern.finditer(line)]
+    return redact(line) != line or holds_key(line) or any(map(is_name_of_a_key, names))
+
+
+def holds_key(text: str) -> bool:
+    """Tell whether a text has something in it that looks like a key; words about keys do not.
+
+    Examples
+    --------
+    >>> holds_key("Is the API key: none, or basic access?"), holds_key("Use sk-0123456789abcdef.")
+    (False, True)
+    """
+    return any(pattern.search(text) for pattern in _TOKENS)
 
 
 def is_name_of_a_key(name: str) -> bool:
