@@ -129,7 +129,7 @@ class AnswerCache:
             be changed.
         """
         moment = None if before is None else instant(before, keyword="before")
-        return run_sync(_clear(_stores().some(), model, moment, run, registry()))
+        return run_sync(_clear(_stores(change=True).some(), model, moment, run, registry()))
 
     async def aclear(
         self,
@@ -140,7 +140,7 @@ class AnswerCache:
     ) -> int:
         """Await `clear`."""
         moment = None if before is None else instant(before, keyword="before")
-        return await run_async(_clear(_stores().some(), model, moment, run, registry()))
+        return await run_async(_clear(_stores(change=True).some(), model, moment, run, registry()))
 
     def forget(self, mask_or_keys: Iterable[object] | pd.DataFrame) -> int:
         """Remove the answers of certain rows, so that they are asked again.
@@ -228,11 +228,11 @@ class AnswerCache:
         OSError
             If the archive cannot be read.
         """
-        return run_sync(_load(_stores(), path))
+        return run_sync(_load(_stores(change=True), path))
 
     async def aload(self, path: str | PathLike[str]) -> Merged:
         """Await `load`."""
-        return await run_async(_load(_stores(), path))
+        return await run_async(_load(_stores(change=True), path))
 
     def semantic_report(self) -> pd.DataFrame:
         """List the near hits of this process, newest first.
@@ -273,8 +273,10 @@ class _Stores(NamedTuple):
         return self
 
 
-def _stores() -> _Stores:
+def _stores(*, change: bool = False) -> _Stores:
     current = settings()
+    if change and current.replay is not None:
+        raise ConfigurationError("lb.replay uses no cache; change lb.cache outside of its block")
     engine = current.engine
     tier = engine.tier if engine is not None and engine.has_cache else current.cache
     semantic = None if engine is None else engine.semantic
@@ -285,8 +287,8 @@ def _holding(chosen: Chosen) -> list[_Stores]:
     """The caches in force, and those of the run that the rows are of."""
     caching = chosen.caching
     if caching is None or (caching.tier is None and caching.semantic is None):
-        return [_stores().some()]
-    return [_stores(), _Stores(caching.tier, caching.semantic)]
+        return [_stores(change=True).some()]
+    return [_stores(change=True), _Stores(caching.tier, caching.semantic)]
 
 
 async def _info(stores: _Stores) -> CacheInfo:

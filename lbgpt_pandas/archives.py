@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.archive import open_archive
+from lbgpt_pandas.engine.embargo import embargo
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.portal import run_sync
 from lbgpt_pandas.engine.replay import load_replay
@@ -106,7 +107,13 @@ def replay(path: str | PathLike[str]) -> Iterator[Settings]:
 
     Keys are made as the recorded run's engine made them; an engine that a call names makes its
     own. No cache but the archive is read, none is written, and near answers are not looked for.
-    Rows that failed in the recorded run fail again. Safe in threads and tasks, as `using` is.
+    Rows that failed in the recorded run fail again.
+
+    The block is that of its thread or task, as for `using`; ``contextvars.copy_context().run``
+    takes it along into another one. Other threads of the process cannot begin to ask while it
+    is open (`ConfigurationError`); runs that began before go on. Inside of it an engine's own
+    methods and ``retry_failed()`` of other runs raise `CacheMiss`, and ``lb.cache`` changes
+    nothing.
 
     Parameters
     ----------
@@ -142,5 +149,6 @@ def replay(path: str | PathLike[str]) -> Iterator[Settings]:
     recorded = load_replay(path)
     current = settings()
     engine = recorded.engine or current.engine
-    with in_force(replace(current, engine=engine, cache_mode="replay", replay=recorded)) as changed:
+    changed = replace(current, engine=engine, cache_mode="replay", replay=recorded)
+    with embargo(recorded.recording.where), in_force(changed):
         yield changed

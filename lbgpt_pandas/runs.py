@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.batch import Batch
+from lbgpt_pandas.engine.embargo import check_embargo
 from lbgpt_pandas.engine.errors import (
     CacheMiss,
     CacheWarning,
@@ -176,6 +177,8 @@ class RowRun:
     @contextmanager
     def _judged(self) -> Iterator[None]:
         """Note how the block ends, and say what is left when it ends badly."""
+        if self.caching.recording is None:
+            check_embargo(f"this {self.heading.verb}")
         self.started = self.engine.clock.wall()
         try:
             yield

@@ -10,6 +10,7 @@ from lbgpt_pandas.engine.batch import Batch
 from lbgpt_pandas.engine.caching import NO_CACHING
 from lbgpt_pandas.engine.calls import Trail
 from lbgpt_pandas.engine.completions import to_sdk_object
+from lbgpt_pandas.engine.embargo import check_embargo
 from lbgpt_pandas.engine.embeddings import Embeddings
 from lbgpt_pandas.engine.errors import LimitsWarning
 from lbgpt_pandas.engine.markup import table_html
@@ -50,6 +51,7 @@ class _BaseGPT(Streams, Embeddings):
         RequestError
             If the call failed.
         """
+        check_embargo(f"{self.name}.chat_completion()")
         wanted = self.prepare(Request.from_keywords(request))
         async with self:
             session = self._sessions[asyncio.get_running_loop()]
@@ -148,6 +150,7 @@ class _BaseGPT(Streams, Embeddings):
         return RunHeading("chat_completion_list", model=model, engine=self.name)
 
     def _batch(self, requests: Sequence[Mapping[str, object]], *, use_cache: bool = True) -> Batch:
+        check_embargo(f"a method of {self.name}")
         return Batch(
             self,
             [Request.from_keywords(request) for request in requests],

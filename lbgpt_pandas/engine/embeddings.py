@@ -10,6 +10,7 @@ from lbgpt_pandas.engine.accounts import SESSION_BOOK
 from lbgpt_pandas.engine.caching import Caching
 from lbgpt_pandas.engine.calls import Trail
 from lbgpt_pandas.engine.completions import read_tokens
+from lbgpt_pandas.engine.embargo import check_embargo
 from lbgpt_pandas.engine.embedding_jobs import EmbeddingJob, Entry, outcomes_of
 from lbgpt_pandas.engine.errors import InvalidInput, RequestError, Timeout
 from lbgpt_pandas.engine.flights import Withdrawn
@@ -69,6 +70,7 @@ class Embeddings(Pipeline):
         RequestError
             If the call failed.
         """
+        check_embargo(f"{self.name}.embedding()")
         job = EmbeddingJob.of(model, input, params)
         async with self:
             session = self._sessions[asyncio.get_running_loop()]
@@ -112,7 +114,12 @@ class Embeddings(Pipeline):
         """
         if params.pop("encoding_format", "float") != "float":
             raise InvalidInput("cached_embedding gives numbers; leave encoding_format= out")
-        job = EmbeddingJob.of(model, input, params)
+        check_embargo(f"{self.name}.cached_embedding()")
+        return await self.embed_for_run(model, input, **params)
+
+    async def embed_for_run(self, model: str, texts: str | Sequence[str], **params: Any) -> Any:
+        """Embed what a run under way needs; as `cached_embedding`."""
+        job = EmbeddingJob.of(model, texts, params)
         job.caching = Caching.of(self.tier, "use")
         await self._look_up(job)
         missing = [text for text in job.keys if text not in job.vectors]

@@ -14,6 +14,7 @@ from lbgpt_pandas.engine.assembly import Assembly, check_chunk, replay
 from lbgpt_pandas.engine.caching import Keeping
 from lbgpt_pandas.engine.calls import Trail
 from lbgpt_pandas.engine.completions import read_completion, to_sdk_chunk
+from lbgpt_pandas.engine.embargo import check_embargo
 from lbgpt_pandas.engine.errors import (
     ContentFiltered,
     IncompleteStream,
@@ -98,6 +99,7 @@ class Streams(Pipeline):
         openai.types.chat.ChatCompletionChunk
             As for `streamed_chat_completion`, which also says what is raised.
         """
+        check_embargo(f"a stream of {self.name}")
         request = self.prepare(request)
         maker = self.key_maker(request)
         key = maker.key(request.messages, request.sample)

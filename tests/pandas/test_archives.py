@@ -172,7 +172,7 @@ def test_nothing_is_called_even_where_a_call_asks_for_it(archive):
         with lb.replay(archive), lb.using(engine), pytest.raises(lb.CacheMiss):
             complete(frame, cache_mode=mode)
     assert engine.requests == []
-    with lb.replay(archive) as settings, pytest.raises(lb.CacheMiss, match="calls nobody"):
+    with lb.replay(archive) as settings, pytest.raises(lb.CacheMiss, match="asks nobody"):
         settings.engine.chat_completion_list(
             [{"messages": [{"role": "user", "content": "Hi"}]}], show_progress=False
         )

@@ -81,7 +81,7 @@ class EngineEmbedder:
 
     async def embed(self, texts: Sequence[str], *, engine: Any) -> Vectors:
         """Embed texts, each from the engine's cache if it is there."""
-        answer = await engine.cached_embedding(self.model, input=list(texts))
+        answer = await engine.embed_for_run(self.model, list(texts))
         return checked([each.embedding for each in answer.data], len(texts), self.name)
 
 

@@ -64,9 +64,9 @@ class Engine:
     def __init__(self):
         self.asked = []
 
-    async def cached_embedding(self, model, *, input):  # noqa: A002  # the provider's name for it
-        self.asked.append((model, input))
-        return SimpleNamespace(data=[SimpleNamespace(embedding=row) for row in lengths_of(input)])
+    async def embed_for_run(self, model, texts):
+        self.asked.append((model, texts))
+        return SimpleNamespace(data=[SimpleNamespace(embedding=row) for row in lengths_of(texts)])
 
 
 def embed(given, texts=("a", "bc"), *, engine=None, name=None):
