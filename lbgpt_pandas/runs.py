@@ -15,6 +15,7 @@ from lbgpt_pandas.engine.errors import (
     LimitsWarning,
     RowErrors,
     RowErrorsWarning,
+    SchemaMismatch,
 )
 from lbgpt_pandas.engine.portal import run_async, run_sync
 from lbgpt_pandas.engine.states import RunHeading
@@ -49,6 +50,15 @@ def last_run() -> RunReport | None:
     A run that was interrupted or aborted counts: its report holds the finished rows.
     """
     return _last
+
+
+def _unfit(outcomes: Sequence[Outcome | None]) -> list[int]:
+    """Numbers of those whose stored reply would only fail again."""
+    return [
+        number
+        for number, outcome in enumerate(outcomes)
+        if outcome is not None and isinstance(outcome.error, SchemaMismatch)
+    ]
 
 
 class RowRun:
@@ -122,6 +132,7 @@ class RowRun:
             "max_parallel": self.max_parallel,
             "stop_on_error": self.errors == "raise",
             "earlier": earlier,
+            "afresh": [] if self.caching.recording else _unfit(earlier),
             "budget": self.budget,
             "clock": self.engine.clock,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace as replaced
@@ -26,7 +27,7 @@ from lbgpt_pandas.engine.run_state import RunState
 from lbgpt_pandas.engine.types import Outcome, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from lbgpt_pandas.engine.answering import Engine
     from lbgpt_pandas.engine.budget import Budget
@@ -73,6 +74,8 @@ class Batch:
         Keep whole provider objects, not only texts and figures.
     earlier : sequence of Outcome or None, optional
         Outcomes of an earlier run over the same requests; what it answered is not asked again.
+    afresh : collection of int, optional
+        Numbers of requests that are asked whatever is stored, which gives way.
     budget : Budget, optional
         What the run may spend; cached answers cost nothing.
     check : Check, optional
@@ -99,6 +102,7 @@ class Batch:
         stop_on_error: bool = False,
         keep_payloads: bool = False,
         earlier: Sequence[Outcome | None] = (),
+        afresh: Collection[int] = (),
         budget: Budget | None = None,
         clock: Clock = SYSTEM_CLOCK,
         check: Check | None = None,
@@ -122,7 +126,8 @@ class Batch:
         self._unaffordable: BudgetExceeded | None = None
         self._finished = False
         self._run = run or RunState(budget=budget)
-        self._check = check
+        self._check, self._afresh = check, frozenset(afresh)
+        self._caching_afresh = replace(caching, reads=False, replaces=True)
         self._started_at: float | None = None
         self._elapsed_s = 0.0
         self._figures = Figures(broken=broken, skipped=skipped)
@@ -204,6 +209,7 @@ class Batch:
             requests,
             caching=self.caching,
             rows_of=[self.rows_of[number] for number in numbers],
+            afresh=[place for place, number in enumerate(numbers) if number in self._afresh],
             max_parallel=self._max_parallel,
             clock=self._clock,
             run=self._run,
@@ -277,7 +283,7 @@ class Batch:
         for start in range(0, len(numbers), LOOKUP_SIZE):
             some = numbers[start : start + LOOKUP_SIZE]
             open_numbers = [number for number in some if self.outcomes[number] is None]
-            settled = await self._lookups.find(open_numbers)
+            settled = await self._lookups.find(open_numbers, afresh=self._afresh)
             for number, outcome in settled.items():
                 self._settle(number, outcome)
             spared = [(outcome, self.rows_of[number]) for number, outcome in settled.items()]
@@ -336,7 +342,7 @@ class Batch:
                 outcome = await self.engine.afetch(
                     request,
                     key=self._keys[number],
-                    caching=self.caching,
+                    caching=self._caching_afresh if number in self._afresh else self.caching,
                     question=self._question(number),
                     run=self._run,
                 )

@@ -62,13 +62,17 @@ class Lookups:
         self._read_entry = unseal if keep_payloads or caching.copies else read_stored
         self._makers: dict[tuple[int, int], tuple[KeyMaker, Request]] = {}
 
-    async def find(self, numbers: Iterable[int]) -> dict[int, Outcome]:
+    async def find(
+        self, numbers: Iterable[int], *, afresh: Collection[int] = ()
+    ) -> dict[int, Outcome]:
         """Look requests up, first all of them by key, then what is left by likeness.
 
         Parameters
         ----------
         numbers : iterable of int
             Of the requests.
+        afresh : collection of int, optional
+            Those that are to be asked whatever is stored.
 
         Returns
         -------
@@ -80,6 +84,8 @@ class Lookups:
         unanswered = self._make_keys(numbers, settled)
         if not self._caching.reads:
             return settled
+        if afresh:
+            unanswered = [number for number in unanswered if number not in afresh]
         for name, look_up in self._caching.exact_tiers(self._read_entry):
             if not unanswered:
                 break

@@ -203,3 +203,36 @@ def test_parameters_go_to_the_provider():
     NOTES.head(1).lbgpt.matches("{text}", engine=engine, temperature=0.25, seed=7)
     assert engine.requests[0].params["temperature"] == 0.25
     assert engine.requests[0].params["seed"] == 7
+
+
+def test_retry_failed_asks_anew_for_replies_that_did_not_fit(tmp_path):
+    replies = {"Oslo": "nonsense"}
+    engine = ScriptedGPT(lambda request: replies.get(question(request)[:4], right(request)))
+    with lb.using(engine=engine, cache=tmp_path, errors="ignore", progress="none"):
+        first = NOTES["text"].lbgpt.extract("{}", Stay)
+        assert first["mood"].isna().tolist() == [False, True, True, False]
+        report, sent = lb.last_run(), len(engine.requests)
+        # The same run again asks nobody: what did not fit is stored like any answer.
+        assert NOTES["text"].lbgpt.extract("{}", Stay)["mood"].isna().sum() == 2
+        assert len(engine.requests) == sent
+        report.retry_failed()
+        assert [question(request)[:4] for request in engine.requests[sent:]] == ["Oslo"] * 3
+        replies.clear()
+        sent = len(engine.requests)
+        fixed = lb.last_run().retry_failed()
+        assert fixed["mood"].tolist()[:2] == ["good", "bad"]
+        assert [question(request)[:4] for request in engine.requests[sent:]] == ["Oslo"]
+        # What fits has taken the place of what did not.
+        again = NOTES["text"].lbgpt.extract("{}", Stay)
+        assert again.equals(fixed)
+        assert len(engine.requests) == sent + 1
+
+
+def test_a_replayed_run_does_not_ask_anew(tmp_path):
+    engine = ScriptedGPT("nonsense")
+    with lb.using(engine=engine, cache=tmp_path, errors="ignore", progress="none"):
+        NOTES["text"].lbgpt.extract("{}", Stay)
+        sent = len(engine.requests)
+        NOTES["text"].lbgpt.extract("{}", Stay, cache_mode="replay")
+        lb.last_run().retry_failed()
+    assert len(engine.requests) == sent
