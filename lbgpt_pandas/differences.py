@@ -108,16 +108,22 @@ def side_of_archive(path: str | PathLike[str]) -> Side:
     keys: list[str | None] = manifest.get("keys") or list(texts)
     failures, unsendable = manifest.get("failures", {}), manifest.get("unsendable", {})
 
+    again = manifest.get("asked_again", {})
+
+    def answer(position: int) -> str | None:
+        key = keys[position] or ""
+        return None if key in failures else texts.get(again[key][-1] if key in again else key)
+
     def status(position: int) -> str:
         key = keys[position]
         if key is None:
             return "failed" if str(position) in unsendable else "skipped"
-        return "ok" if key in texts else "failed" if key in failures else "not_run"
+        return "failed" if key in failures else "ok" if key in texts else "not_run"
 
     return Side(
         keys,
         [status(position) for position in range(len(keys))],
-        lambda position: texts.get(keys[position] or ""),
+        answer,
         lambda position: requests.get(keys[position] or ""),
     )
 

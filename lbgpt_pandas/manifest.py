@@ -158,6 +158,7 @@ def row_details(run: Ended, outcomes: Sequence[Outcome | None]) -> dict[str, Any
             if outcome and outcome.error and outcome.key
         },
         "near": _near(keys, outcomes),
+        "asked_again": {key: later for key, later in run.batch.rounds.later.items() if later},
         "answered_by": _counts(
             [outcome.completion.model for outcome in outcomes if outcome and outcome.completion]
         ),
@@ -235,6 +236,9 @@ async def recorded_answers(run: Ended, outcomes: Sequence[Outcome | None]) -> di
         for outcome in outcomes
         if outcome and outcome.completion and not _is_near(outcome)
     }
+    # Under a row's own key lies its first reply, also where it was asked again.
+    rounds = run.batch.rounds.asked.items()
+    answered |= {key: outcome for key, (_, outcome) in rounds if outcome.completion}
     await run.caching.flush()
     envelopes = await _envelopes(run.caching, list(answered))
     _check_stored(answered, envelopes)
@@ -251,8 +255,10 @@ async def recorded_answers(run: Ended, outcomes: Sequence[Outcome | None]) -> di
 def entries_of(run: Ended, envelopes: Mapping[str, str]) -> Iterator[Entry]:
     """Put each sealed answer beside its request."""
     numbers = {key: number for number, key in enumerate(run.batch.keys)}
+    asked_again = run.batch.rounds.asked
     for key, envelope in envelopes.items():
-        request = run.engine.prepare(run.plan.requests[numbers[key]])
+        asked = asked_again[key][0] if key in asked_again else run.plan.requests[numbers[key]]
+        request = run.engine.prepare(asked)
         yield Entry(key, envelope, record_of(request, family=run.engine.family_of(request)))
 
 

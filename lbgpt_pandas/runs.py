@@ -249,7 +249,7 @@ class RowRun:
 
     def again(self, outcomes: Sequence[Outcome | None]) -> RowRun:
         """Return a run of the same plan for what is missing from these outcomes."""
-        return type(self)(
+        run = type(self)(
             self.plan,
             self.engine,
             caching=self.caching,
@@ -262,3 +262,7 @@ class RowRun:
             form=self.form,
             earlier=outcomes,
         )
+        run.batch.rounds.update(self.batch.rounds)
+        for number in _unfit(outcomes):
+            run.batch.rounds.forget(self.batch.keys[number])
+        return run

@@ -43,7 +43,7 @@ MAX_LINE_BYTES = 256 * 2**20
 _CHUNK = 2**20
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 _ENCRYPTED = 0x1
-_BY_KEY = ("failures", "unsendable", "near")
+_BY_KEY = ("failures", "unsendable", "near", "asked_again")
 _UNIX = 3
 
 
@@ -288,6 +288,10 @@ def _check_kinds(path: Path, manifest: Mapping[str, Any]) -> None:
         and all(
             isinstance(near, dict) and isinstance(near.get("similarity"), float | int)
             for near in manifest.get("near", {}).values()
+        )
+        and all(
+            isinstance(later, list) and later and all(isinstance(key, str) for key in later)
+            for later in manifest.get("asked_again", {}).values()
         )
     )
     if not sound:

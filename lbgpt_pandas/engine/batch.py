@@ -22,7 +22,7 @@ from lbgpt_pandas.engine.flights import Withdrawn
 from lbgpt_pandas.engine.interrupts import DRAIN_S
 from lbgpt_pandas.engine.lookups import Lookups
 from lbgpt_pandas.engine.prospects import Prospects
-from lbgpt_pandas.engine.repair import repair
+from lbgpt_pandas.engine.repair import Rounds, repair
 from lbgpt_pandas.engine.run_state import RunState
 from lbgpt_pandas.engine.types import Outcome, Source
 
@@ -87,6 +87,8 @@ class Batch:
     ----------
     outcomes : list of Outcome or None
         By position; None where nothing has come of the request yet.
+    rounds : Rounds
+        What was asked again.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class Batch:
         self._unaffordable: BudgetExceeded | None = None
         self._finished = False
         self._run = run or RunState(budget=budget)
-        self._check, self._afresh = check, frozenset(afresh)
+        self._check, self._afresh, self.rounds = check, frozenset(afresh), Rounds()
         self._caching_afresh = replace(caching, reads=False, replaces=True)
         self._started_at: float | None = None
         self._elapsed_s = 0.0
@@ -153,8 +155,7 @@ class Batch:
         AuthError, NotFound
             The very first call shows that no call can succeed.
         RunAborted
-            The same became clear later, or credit ran out.
-            Or somebody called `cancel`.
+            The same became clear later, or credit ran out, or somebody called `cancel`.
         CacheMiss, CacheCorrupt
             With ``cache_mode="replay"``: an answer is not stored, or damaged.
         BudgetExceeded
@@ -198,7 +199,7 @@ class Batch:
             await self._repair(self._check)
 
     async def _repair(self, check: Check) -> None:
-        await repair(check, self.requests, self.outcomes, ask=self._ask_again)
+        await repair(check, self.requests, self.outcomes, ask=self._ask_again, rounds=self.rounds)
         self._figures = self._figures.recounted(zip(self.outcomes, self.rows_of, strict=True))
 
     async def _ask_again(

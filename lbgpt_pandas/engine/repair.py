@@ -59,12 +59,50 @@ class Check:
         return replace(request, messages=[*request.messages, *turns])
 
 
+class Rounds:
+    """What was asked again in a run, for its archive.
+
+    Attributes
+    ----------
+    asked : dict of str to (Request, Outcome)
+        By key: first replies that did not fit, and what came of asking again.
+    later : dict of str to list of str
+        By the key of a request: those of what was asked after it, in order.
+    """
+
+    def __init__(self) -> None:
+        self.asked: dict[str, tuple[Request, Outcome]] = {}
+        self.later: dict[str, list[str]] = {}
+
+    def begin(self, request: Request, outcome: Outcome) -> None:
+        """Note a first reply that did not fit."""
+        if outcome.key and not self.later.get(outcome.key):
+            self.asked[outcome.key], self.later[outcome.key] = (request, outcome), []
+
+    def add(self, key: str, request: Request, outcome: Outcome) -> None:
+        """Note what came of asking again for the request under `key`."""
+        if key and outcome.key:
+            self.asked[outcome.key] = request, outcome
+            self.later[key].append(outcome.key)
+
+    def update(self, earlier: Rounds) -> None:
+        """Take over what an earlier run over the same requests has noted."""
+        self.asked |= earlier.asked
+        self.later |= earlier.later
+
+    def forget(self, key: str) -> None:
+        """Forget what was asked for a request, because it is asked afresh."""
+        for each in (key, *self.later.pop(key, ())):
+            self.asked.pop(each, None)
+
+
 async def repair(
     check: Check,
     requests: Sequence[Request],
     outcomes: list[Outcome | None],
     *,
     ask: Callable[[list[int], list[Request]], Awaitable[Sequence[Outcome | None]]],
+    rounds: Rounds,
 ) -> None:
     """Ask again for replies that do not fit; those that never do become failures.
 
@@ -78,6 +116,8 @@ async def repair(
         What became of them; changed in place.
     ask : callable
         Gets numbers of requests and what is to be sent for them, and returns the outcomes.
+    rounds : Rounds
+        Where it is noted.
     """
     latest: dict[int, Request] = {}
     for _ in range(ROUNDS):
@@ -85,13 +125,18 @@ async def repair(
         if not wrong:
             return
         for number, problem in wrong.items():
-            request = latest.get(number) or requests[number]
-            latest[number] = check.again(request, _reply(outcomes[number]), problem)
+            request, outcome = latest.get(number), outcomes[number]
+            if request is None and outcome is not None:
+                rounds.begin(requests[number], outcome)
+            request = request or requests[number]
+            latest[number] = check.again(request, _reply(outcome), problem)
         numbers = list(wrong)
         answers = await ask(numbers, [latest[number] for number in numbers])
         for number, answer in zip(numbers, answers, strict=True):
             first = outcomes[number]
             outcomes[number] = None if first is None else repaired(first, answer)
+            if first is not None and answer is not None:
+                rounds.add(first.key, latest[number], answer)
     for number, problem in check.of(outcomes).items():
         last = outcomes[number]
         outcomes[number] = None if last is None else unfit(last, problem)

@@ -236,3 +236,61 @@ def test_a_replayed_run_does_not_ask_anew(tmp_path):
         NOTES["text"].lbgpt.extract("{}", Stay, cache_mode="replay")
         lb.last_run().retry_failed()
     assert len(engine.requests) == sent
+
+
+def unlike(request):
+    """Fits at once for Rome, after one and two more questions for Oslo and Lima, never for Bonn."""
+    city, rounds = question(request)[:4], len(request.messages)
+    needed = {"Rome": 0, "Oslo": 1, "Lima": 2, "Bonn": 9}[city]
+    tries = sum(each["role"] == "assistant" for each in request.messages)
+    if tries < needed:
+        return f'{{"city": "{city}", "nights": 3, "mood": "so so {rounds}"}}'
+    return json.dumps({"city": city, "nights": None, "mood": "bad"})
+
+
+@pytest.fixture
+def towns():
+    return pd.Series(["Rome", "Oslo", "Lima", None, "Bonn", "Oslo"])
+
+
+def test_an_archive_holds_what_was_asked_again(tmp_path, towns):
+    engine = ScriptedGPT(unlike)
+    with lb.using(engine=engine, cache=tmp_path / "c", errors="ignore", progress="none"):
+        made = towns.lbgpt.extract("{}", Stay, partial=True)
+        assert made["mood"].isna().tolist() == [False, False, False, True, True, False]
+        assert made["nights"].tolist()[4] == 3
+        report = lb.last_run()
+        path = report.export(tmp_path / "towns.lbgpt.zip")
+        sent = len(engine.requests)
+        with lb.replay(path):
+            again = towns.lbgpt.extract("{}", Stay, partial=True)
+            failed = lb.last_run().errors
+        assert report.diff(path).empty
+    pd.testing.assert_frame_equal(again, made)
+    assert failed["error_type"].tolist() == ["SchemaMismatch"]
+    assert len(engine.requests) == sent == 1 + 2 + 3 + 3
+    with lb.using(engine=engine, cache=tmp_path / "other", errors="ignore", progress="none"):
+        lb.load_run(path)
+        pd.testing.assert_frame_equal(towns.lbgpt.extract("{}", Stay, partial=True), made)
+    assert len(engine.requests) == sent
+
+
+def test_an_archive_of_a_retried_run_holds_both(tmp_path, towns):
+    never = {"Bonn"}
+    engine = ScriptedGPT(
+        lambda request: (
+            unlike(request)
+            if question(request)[:4] != "Bonn" or never
+            else json.dumps({"city": "Bonn", "mood": "good"})
+        )
+    )
+    with lb.using(engine=engine, cache=tmp_path / "c", errors="ignore", progress="none"):
+        towns.lbgpt.extract("{}", Stay)
+        report = lb.last_run()
+        never.clear()
+        made = report.retry_failed()
+        assert made["mood"].isna().tolist() == [False, False, False, True, False, False]
+        path = lb.last_run().export(tmp_path / "towns.lbgpt.zip")
+        with lb.replay(path):
+            pd.testing.assert_frame_equal(towns.lbgpt.extract("{}", Stay), made)
+        assert report.diff(path)["change"].tolist() == ["status"]
