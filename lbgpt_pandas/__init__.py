@@ -57,6 +57,7 @@ from lbgpt_pandas.engine.semantic.faiss import FaissSemanticCache
 from lbgpt_pandas.engine.semantic.qdrant import QdrantSemanticCache
 from lbgpt_pandas.engine.views import register_views
 from lbgpt_pandas.frames import col
+from lbgpt_pandas.images import Images
 from lbgpt_pandas.notebook.dashboard import dashboard
 from lbgpt_pandas.notebook.progress import choose_view
 from lbgpt_pandas.plan import Plan
@@ -88,6 +89,7 @@ __all__ = [
     "ContextTooLong",
     "DiskCache",
     "FaissSemanticCache",
+    "Images",
     "IncompleteStream",
     "InvalidInput",
     "LbgptError",

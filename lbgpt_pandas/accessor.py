@@ -42,8 +42,10 @@ class LbgptAccessor(StructuredVerbs):
         messages: str | Callable[[Any], Sequence[Message]] | None = None,
         model: str | None = None,
         system: str | col | None = None,
+        examples: object = None,
+        images: object = None,
         tools: Sequence[Mapping[str, object]] | None = None,
-        response_format: Mapping[str, object] | None = None,
+        response_format: Mapping[str, object] | type | None = None,
         engine: _BaseGPT | None = None,
         errors: ErrorMode | None = None,
         na: str = "skip",
@@ -73,8 +75,19 @@ class LbgptAccessor(StructuredVerbs):
             Model name; ``"local"`` for the embedded one. By default the configured one.
         system : str or lb.col, optional
             System message, a template as well, or ``lb.col("name")`` for a column.
-        tools, response_format : optional
-            Sent to the provider as they are.
+        examples : DataFrame or list of pairs, optional
+            Inputs and the answers they should get, put before each row as turns of user and
+            assistant: a frame with the template's columns and ``answer``, or pairs.
+        images : hashable, list of hashable or lb.Images, optional
+            Columns with images that are sent along: addresses, data URLs, bytes, PIL images,
+            and paths under the current directory; several in a list. `lb.Images` also says
+            ``detail`` and another folder. Private addresses are refused.
+        tools : list of dict, optional
+            Sent to the provider as they are. A row whose answer has tool calls is a list of
+            dicts (``name``, ``arguments``, ``id``); nothing is called. See also
+            ``lb.last_run().tool_calls``.
+        response_format : type of BaseModel or dict, optional
+            A pydantic model, whose instances are the values then; a dict is sent as it is.
         engine : engine, optional
             Who answers; by default the configured one, else from `model` and environment.
         errors : {"coerce", "raise", "ignore"}, optional
@@ -151,8 +164,10 @@ class LbgptAccessor(StructuredVerbs):
         messages: str | Callable[[Any], Sequence[Message]] | None = None,
         model: str | None = None,
         system: str | col | None = None,
+        examples: object = None,
+        images: object = None,
         tools: Sequence[Mapping[str, object]] | None = None,
-        response_format: Mapping[str, object] | None = None,
+        response_format: Mapping[str, object] | type | None = None,
         engine: _BaseGPT | None = None,
         errors: ErrorMode | None = None,
         na: str = "skip",
@@ -179,8 +194,10 @@ class LbgptAccessor(StructuredVerbs):
         messages: str | Callable[[Any], Sequence[Message]] | None = None,
         model: str | None = None,
         system: str | col | None = None,
+        examples: object = None,
+        images: object = None,
         tools: Sequence[Mapping[str, object]] | None = None,
-        response_format: Mapping[str, object] | None = None,
+        response_format: Mapping[str, object] | type | None = None,
         engine: _BaseGPT | None = None,
         errors: ErrorMode | None = None,
         na: str = "skip",
@@ -216,8 +233,10 @@ class LbgptAccessor(StructuredVerbs):
         messages: str | Callable[[Any], Sequence[Message]] | None = None,
         model: str | None = None,
         system: str | col | None = None,
+        examples: object = None,
+        images: object = None,
         tools: Sequence[Mapping[str, object]] | None = None,
-        response_format: Mapping[str, object] | None = None,
+        response_format: Mapping[str, object] | type | None = None,
         engine: _BaseGPT | None = None,
         errors: ErrorMode | None = None,
         na: str = "skip",

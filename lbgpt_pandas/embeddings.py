@@ -47,6 +47,7 @@ class VectorForm:
     """A column of vectors: one read-only array of float32 for each row, None without one."""
 
     verb = "embed"
+    keeps_payloads = False
     check = Check(lambda _: "", "")
 
     def params(self, engine: _BaseGPT, model: str) -> dict[str, Any]:
@@ -58,6 +59,9 @@ class VectorForm:
         """Return nothing: nobody is told anything."""
         del engine, model
         return ""
+
+    def writer(self, engine: _BaseGPT, model: str) -> None:
+        """Return nothing: there are no examples."""
 
     def result(
         self, plan: RowPlan, outcomes: Sequence[Outcome | None], *, name: Hashable | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lbgpt_pandas.engine.errors import ConfigurationError, SchemaMismatch
@@ -33,6 +34,8 @@ class Form(Protocol):
 
     verb: str
     check: Check
+    keeps_payloads: bool
+    """Whether the texts of answers are not enough."""
 
     def params(self, engine: _BaseGPT, model: str) -> dict[str, Any]:
         """Return what is sent besides the prompt."""
@@ -40,6 +43,10 @@ class Form(Protocol):
 
     def instructions(self, engine: _BaseGPT, model: str) -> str:
         """Return what the system message has to say; empty where the parameters say it."""
+        ...
+
+    def writer(self, engine: _BaseGPT, model: str) -> Callable[[object], str] | None:
+        """Return what writes the answer of an example; None: as its text."""
         ...
 
     def result(
@@ -62,6 +69,8 @@ def takes_schemas(engine: _BaseGPT, model: str) -> bool:
 class _JsonForm:
     """A form that is asked for by a JSON schema where the model takes one, else in words."""
 
+    keeps_payloads = False
+
     def __init__(
         self, verb: str, form: Schema | Labels | YesNo, problem: Callable[[str | None], str]
     ) -> None:
@@ -78,6 +87,10 @@ class _JsonForm:
     def instructions(self, engine: _BaseGPT, model: str) -> str:
         """Return the form in words, for models that do not."""
         return "" if takes_schemas(engine, model) else self._form.instructions
+
+    def writer(self, engine: _BaseGPT, model: str) -> Callable[[object], str]:
+        """Return what writes the answer of an example as the model is to answer."""
+        return partial(self._form.write, as_json=takes_schemas(engine, model))
 
 
 class TypedForm(_JsonForm):

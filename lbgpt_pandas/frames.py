@@ -11,6 +11,8 @@ import pandas as pd
 
 from lbgpt_pandas.engine.errors import ConfigurationError, InvalidInput, TemplateError
 from lbgpt_pandas.engine.semantic.questions import FRAME_OPTION
+from lbgpt_pandas.examples import Exemplified, example_turns
+from lbgpt_pandas.images import Illustrated, Images
 from lbgpt_pandas.prompts import NO_REQUEST, UNSENDABLE, Numbering, Requests, separate
 from lbgpt_pandas.provenance import Provenance
 from lbgpt_pandas.rows import Table
@@ -22,7 +24,8 @@ from lbgpt_pandas.templates import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from pandas.api.extensions import ExtensionArray
@@ -98,6 +101,10 @@ def to_requests(
     options: Mapping[str, object],
     na: str = "skip",
     duplicates: str = "share",
+    examples: object = None,
+    images: object = None,
+    image_root: Path | None = None,
+    write_example: Callable[[object], str] | None = None,
 ) -> RowPlan:
     """Render every row and find the different requests among them.
 
@@ -118,6 +125,14 @@ def to_requests(
         the given text in place of the cell.
     duplicates : {"share", "independent"}, default "share"
         Equal rows share a request, or the k-th of them has one with ``sample=k``, k from 0.
+    examples : DataFrame or list of pairs, optional
+        Inputs and answers that stand before each row; see `lbgpt_pandas.examples.example_turns`.
+    images : hashable, list of hashable or Images, optional
+        Columns with images for each row's message; see `lbgpt_pandas.images.Images`.
+    image_root : Path, optional
+        Folder under which files of images are read; by default the current directory.
+    write_example : callable, optional
+        Gets the answer of an example and returns the text that a model would give.
 
     Returns
     -------
@@ -139,10 +154,17 @@ def to_requests(
     """
     _check(template, messages, na=na, duplicates=duplicates)
     table = Table(data)
-    templates = (
-        _compile_prompt(template, messages, table.fields),
-        _compile_system(system, table.fields),
-    )
+    body = _compile_prompt(template, messages, table.fields)
+    source = template if messages is None else messages
+    if images is not None:
+        columns = Images.of(images, fields=table.fields)
+        body = Illustrated(body, columns, default_root=image_root)
+        source = {"template": source, "images": columns.described()}
+    if examples is not None:
+        turns = example_turns(examples, data=data, template=body, write=write_example)
+        body = Exemplified(body, turns)
+        source = {"template": source, "examples": body.described()}
+    templates = (body, _compile_system(system, table.fields))
     numbers = Numbering()
     codes = np.empty(len(table), dtype=np.int64)
     errors: dict[int, RequestError] = {}
@@ -171,7 +193,12 @@ def to_requests(
         name=data.name if isinstance(data, pd.Series) else None,
         rows=len(table),
         provenance=Provenance.of(
-            template, messages, system, templates=templates, na=na, duplicates=duplicates
+            source,
+            None if messages is None else source,
+            system,
+            templates=templates,
+            na=na,
+            duplicates=duplicates,
         ),
     )
 

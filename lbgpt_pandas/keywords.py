@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
 OWN_KEYWORDS = (
-    "template", "messages", "model", "system", "tools", "response_format", "engine", "errors",
-    "na", "duplicates", "cache_mode", "semantic", "budget", "max_parallel", "progress", "name",
-    "dimensions",
+    "template", "messages", "model", "system", "examples", "images", "tools", "response_format",
+    "engine", "errors", "na", "duplicates", "cache_mode", "semantic", "budget", "max_parallel",
+    "progress", "name", "dimensions",
 )  # fmt: skip
 
-PLANNED_KEYWORDS = frozenset({"examples", "images", "rows_per_request"})
+PLANNED_KEYWORDS = frozenset({"rows_per_request"})
 
 PROVIDER_KEYWORDS = (
     "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop", "n",

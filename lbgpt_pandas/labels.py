@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lbgpt_pandas.cells import is_missing
-from lbgpt_pandas.engine.errors import ConfigurationError
+from lbgpt_pandas.engine.errors import ConfigurationError, InvalidInput
 from lbgpt_pandas.label_forms import (
     bare_form,
     find_answer,
@@ -150,6 +150,20 @@ class Labels:
         ]
         return "\n".join([head, *lines])
 
+    def write(self, answer: object, *, as_json: bool) -> str:
+        """Write the answer of an example, as JSON in any case.
+
+        Raises
+        ------
+        InvalidInput
+            If it is none of the labels.
+        """
+        del as_json
+        found, problem = self._several(answer) if self.multi else (self._named(answer), "")
+        if found is None:
+            raise InvalidInput(f"the answer {problem or self._refusal(answer)}")
+        return json.dumps({self.key: found}, ensure_ascii=False)
+
     def parse(self, text: str | None) -> tuple[Any, str]:
         """Read the label of a reply, as JSON or as plain text.
 
@@ -265,6 +279,22 @@ class YesNo:
     def response_format(self) -> dict[str, Any]:
         """What a request sends as ``response_format``: ``{"answer": true}``."""
         return object_format(self.key, {"type": "boolean"})
+
+    def write(self, answer: object, *, as_json: bool) -> str:
+        """Write the answer of an example.
+
+        Raises
+        ------
+        InvalidInput
+            If it is neither yes nor no.
+        """
+        is_plain = isinstance(answer, bool | np.bool_)
+        found, problem = (bool(answer), "") if is_plain else self.parse(str(answer))
+        if found is None:
+            raise InvalidInput(f"the answer {problem}")
+        if as_json:
+            return json.dumps({self.key: found})
+        return "yes" if found else "no"
 
     def parse(self, text: str | None) -> tuple[bool | None, str]:
         """Read yes, no, true or false, as JSON (``{"answer": true}``) or as plain text.

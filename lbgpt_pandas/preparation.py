@@ -10,9 +10,11 @@ from lbgpt_pandas.engine.errors import ConfigurationError, LbgptWarning
 from lbgpt_pandas.forms import with_instructions
 from lbgpt_pandas.frames import to_requests
 from lbgpt_pandas.keywords import check_name, check_sendable, split_params
+from lbgpt_pandas.model_form import ModelForm
 from lbgpt_pandas.resolution import caching_of, resolve_engine
 from lbgpt_pandas.runs import RowRun
 from lbgpt_pandas.settings import of_call, settings
+from lbgpt_pandas.tool_calls import ToolForm
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -44,7 +46,7 @@ class Preparation:
         *,
         model: str | None,
         tools: Sequence[Mapping[str, object]] | None,
-        response_format: Mapping[str, object] | None,
+        response_format: Mapping[str, object] | type | None,
         engine: _BaseGPT | None,
         errors: ErrorMode | None,
         cache_mode: CacheMode | None,
@@ -70,8 +72,11 @@ class Preparation:
         options, given = split_params(params)
         keyless = keyless or settings().replay is not None or mode == "replay"
         chosen, model_name = resolve_engine(model, engine=engine, keyless=keyless)
-        passed = {"model": model_name, "tools": tools, "response_format": response_format, **given}
+        form = form or _form_of(tools, response_format)
+        sent_format = None if isinstance(response_format, type) else response_format
+        passed = {"model": model_name, "tools": tools, "response_format": sent_format, **given}
         if form is not None:
+            prompt["write_example"] = form.writer(chosen, model_name)
             passed |= form.params(chosen, model_name)
             words = form.instructions(chosen, model_name)
             prompt["system"] = with_instructions(prompt["system"], words)
@@ -98,6 +103,21 @@ class Preparation:
             else:
                 given["params"][name] = value
         return self._prepare(**given | {"template": template}, form=form)
+
+
+def _form_of(
+    tools: Sequence[Mapping[str, object]] | None,
+    response_format: Mapping[str, object] | type | None,
+) -> Form | None:
+    """What answers of `complete` become, if not texts."""
+    if isinstance(response_format, type):
+        if tools:
+            raise ConfigurationError(
+                f"response_format={response_format.__name__} makes every answer an instance, and "
+                "tools= makes some of them tool calls; give one of the two"
+            )
+        return ModelForm(response_format)
+    return ToolForm() if tools else None
 
 
 def _keywords_of(verb: Any) -> dict[str, Any]:

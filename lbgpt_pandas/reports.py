@@ -25,6 +25,7 @@ from lbgpt_pandas.manifest import (
 )
 from lbgpt_pandas.registry import Keys
 from lbgpt_pandas.report_lines import COLUMNS, line, line_without_request
+from lbgpt_pandas.tool_calls import tool_calls_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -212,6 +213,15 @@ class RunReport:
         # A sum that skipped unknown prices would be too low and look exact.
         sums["cost_usd"] = groups["cost_usd"].agg(lambda prices: prices.sum(skipna=False))
         return sums
+
+    @property
+    def tool_calls(self) -> pd.DataFrame:
+        """A frame with a line for each tool call of each row; empty without ``tools=``.
+
+        Columns: ``row`` (position), ``name``, ``arguments`` (dict, or the text where it is no
+        JSON object) and ``id``, under the labels of the input's index.
+        """
+        return tool_calls_frame(self._run.plan, self._outcomes)
 
     def first_failures(self, limit: int) -> list[tuple[int, LbgptError]]:
         """Position and error of the first failed rows, in row order; at most `limit`."""

@@ -120,8 +120,14 @@ class RowRun:
             self.batch.stop()
 
     def _new_batch(self, earlier: Sequence[Outcome | None]) -> Batch:
-        check = None if self.form is None else self.form.check
-        return Batch(self.engine, self.plan.requests, **self._batch_keywords(earlier), check=check)
+        form = self.form
+        return Batch(
+            self.engine,
+            self.plan.requests,
+            **self._batch_keywords(earlier),
+            check=None if form is None else form.check,
+            keep_payloads=form is not None and form.keeps_payloads,
+        )
 
     def _batch_keywords(self, earlier: Sequence[Outcome | None]) -> dict[str, Any]:
         return {

@@ -12,6 +12,7 @@ import pandas as pd
 
 from lbgpt_pandas.engine.canonical import canonical_bytes
 from lbgpt_pandas.engine.errors import ConfigurationError, InvalidInput
+from lbgpt_pandas.examples import answer_as_text
 from lbgpt_pandas.replies import find_objects
 from lbgpt_pandas.schema_checks import Settling, field_validators, plain, problems_of, written
 from lbgpt_pandas.schema_columns import Columns, Field, Unfit, fitting, kind_of, make_columns
@@ -154,6 +155,20 @@ class Schema:
                 *(["Use null where the text does not say."] if self._has_null() else []),
             ]
         )
+
+    def write(self, answer: object, *, as_json: bool) -> str:
+        """Write the answer of an example, as JSON in any case.
+
+        Raises
+        ------
+        InvalidInput
+            If it does not fit.
+        """
+        del as_json
+        text = answer_as_text(answer)
+        if problem := self.parse(text).error:
+            raise InvalidInput(f"the answer does not fit: {problem}")
+        return text
 
     def parse(self, text: str | None) -> Parsed:
         """Find the answer in a reply and check it.

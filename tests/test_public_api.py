@@ -71,7 +71,7 @@ def parameters(function: Any) -> list[str]:
 
 
 COMPLETE = [
-    "template=None", "*", "messages=None", "model=None", "system=None", "tools=None",
+    "template=None", "*", "messages=None", "model=None", "system=None", "examples=None", "images=None", "tools=None",
     "response_format=None", "engine=None", "errors=None", "na='skip'", "duplicates='share'",
     "cache_mode=None", "semantic=None", "budget=None", "max_parallel=None", "progress=None",
     "name=None", "**params",
