@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lbgpt_pandas.accessor import register_accessors
 from lbgpt_pandas.answers import cache
 from lbgpt_pandas.archives import load_run, replay
+from lbgpt_pandas.comparison import Comparison, last_comparison
 from lbgpt_pandas.engine.balanced import LoadBalancedGPT, MultiLoadBalancedGPT
 from lbgpt_pandas.engine.budget import Budget
 from lbgpt_pandas.engine.caches.disk import DiskCache
@@ -83,6 +84,7 @@ __all__ = [
     "CacheMiss",
     "CacheWarning",
     "ChatGPT",
+    "Comparison",
     "ConfigurationError",
     "ConnectionFailed",
     "ContentFiltered",
@@ -128,6 +130,7 @@ __all__ = [
     "configure",
     "dashboard",
     "headroom",
+    "last_comparison",
     "last_run",
     "load_run",
     "price_of",

@@ -11,6 +11,7 @@ from lbgpt_pandas.plan import SAMPLE, make_plan
 from lbgpt_pandas.resolution import has_engine
 from lbgpt_pandas.structured import StructuredVerbs
 from lbgpt_pandas.submissions import submit
+from lbgpt_pandas.variants import ComparisonVerbs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 ACCESSOR_NAME = "lbgpt"
 
 
-class LbgptAccessor(StructuredVerbs):
+class LbgptAccessor(StructuredVerbs, ComparisonVerbs):
     """Language model methods of a DataFrame or Series; holds no state.
 
     Parameters

@@ -94,15 +94,19 @@ class Preparation:
 
     def _checked(self, template: object, keywords: Mapping[str, Any], form: Form) -> RowRun:
         """Prepare a run whose replies are checked; keywords are those of `complete`."""
-        given = _keywords_of(vars(type(self))["complete"]) | {"params": {}}
+        return self._prepared({**keywords, "template": template}, form)
+
+    def _prepared(self, keywords: Mapping[str, Any], form: Form | None = None) -> RowRun:
+        """Prepare a run from keywords of `complete` and parameters for the provider."""
+        given = _keywords_of(vars(type(self))["complete"]) | {"template": None, "params": {}}
         for name, value in keywords.items():
-            if name in {"response_format", "tools"}:
+            if form is not None and name in {"response_format", "tools"}:
                 raise ConfigurationError(f"{name}= is not for {form.verb}, which says it itself")
             if name in given and name != "params":
                 given[name] = value
             else:
                 given["params"][name] = value
-        return self._prepare(**given | {"template": template}, form=form)
+        return self._prepare(**given, form=form)
 
 
 def _form_of(

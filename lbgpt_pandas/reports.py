@@ -123,6 +123,16 @@ class RunReport:
         return billed_usd(self._outcomes)
 
     @property
+    def list_price_usd(self) -> float | None:
+        """List price of all answers in USD, asked or cached, each different request once.
+
+        None if a price is unknown.
+        """
+        prices = [each.price_usd for each in self._outcomes if each and each.completion]
+        known = [price for price in prices if price is not None]
+        return sum(known) if len(known) == len(prices) else None
+
+    @property
     def saved_usd(self) -> float | None:
         """List price of what cache and equal rows saved in USD; None if a price is unknown."""
         return self.summary.saved_usd
