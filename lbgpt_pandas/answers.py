@@ -378,7 +378,7 @@ async def _export(stores: _Stores, path: str | PathLike[str]) -> tuple[int, int]
     tier = stores.exact()
     await tier.flush()
     manifest = {"kind": "cache", "versions": {"lbgpt_pandas": __version__}}
-    return await export_cache(tier.cache, path, manifest=manifest)
+    return await export_cache(tier, path, manifest=manifest)
 
 
 def _exported(outcome: tuple[int, int]) -> int:

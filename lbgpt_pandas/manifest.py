@@ -17,6 +17,7 @@ from lbgpt_pandas.engine.archive import Entry
 from lbgpt_pandas.engine.caches.envelope import CorruptEntry, unseal
 from lbgpt_pandas.engine.completions import read_completion
 from lbgpt_pandas.engine.errors import CacheCorrupt, ConfigurationError, RequestError
+from lbgpt_pandas.engine.inventory import pages, store_errors
 from lbgpt_pandas.engine.recording import failure_of, record_of, without_secrets
 from lbgpt_pandas.engine.types import Source
 from lbgpt_pandas.engine.vectors import read_embedding
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.report import RunSummary
     from lbgpt_pandas.engine.types import Completion, Outcome
     from lbgpt_pandas.frames import RowPlan
+    from lbgpt_pandas.resumption import Resumed
 
 _PACKAGES = ("pandas", "numpy", "openai", "litellm", "xllamacpp", "jinja2")
-_KEYS_A_LOOKUP = 10_000
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 _DIGITS_OF_TIME, _DIGITS_OF_CHANCE = 9, 4
 
@@ -46,6 +47,7 @@ class Ended(Protocol):
     id: str
     started: datetime
     status: str
+    resumed: Resumed | None
     plan: RowPlan
     engine: _BaseGPT
     caching: Caching
@@ -94,6 +96,7 @@ def manifest_of(
         "started": run.started.isoformat(),
         "wall_s": shot.elapsed_s,
         "status": run.status,
+        "resumed_from": run.resumed.id if run.resumed else None,
         "template": without_secrets(origin.template),
         "system": without_secrets(origin.system),
         "template_sha256": origin.sha256,
@@ -227,7 +230,8 @@ async def recorded_answers(run: Ended, outcomes: Sequence[Outcome | None]) -> di
     Raises
     ------
     ConfigurationError
-        If an answer is not stored, or another one is by now; says what to do.
+        If an answer is not stored, or another one is by now, or a cache cannot be read; says
+        what to do.
     CacheCorrupt
         If a stored answer is damaged.
     """
@@ -263,12 +267,14 @@ def entries_of(run: Ended, envelopes: Mapping[str, str]) -> Iterator[Entry]:
 
 
 async def _envelopes(caching: Caching, keys: Sequence[str]) -> dict[str, str]:
-    tiers = [tier.cache for tier in (caching.tier, caching.semantic) if tier is not None]
     found: dict[str, str] = {}
-    for cache in tiers:
+    if caching.tier is not None:
+        with store_errors(caching.tier.cache, "read"):
+            found |= await caching.tier.envelopes(keys)
+    if caching.semantic is not None:
         missing = [key for key in keys if key not in found]
-        for start in range(0, len(missing), _KEYS_A_LOOKUP):
-            found |= await cache.get_many(missing[start : start + _KEYS_A_LOOKUP])
+        async for texts in pages(caching.semantic.cache, missing):
+            found |= texts
     return found
 
 

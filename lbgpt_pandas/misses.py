@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -62,8 +61,8 @@ def _by_registry(run: Ended) -> str | None:
     """Say what is different from the run that was most like this one; a cache has no requests."""
     here = identity_of(run)
     earlier: list[dict[str, Any]] = []
-    with suppress(OSError, sqlite3.Error, ConfigurationError):
-        earlier = registry().all(limit=_RUNS_COMPARED)
+    with suppress(ConfigurationError):
+        earlier = registry().all(limit=_RUNS_COMPARED, repair=False)
     answered = [about for about in earlier if _is_answered(about)]
     if not answered:
         return None

@@ -2,56 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
-import zlib
-from binascii import unhexlify
+import warnings
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-import orjson
 import pandas as pd
 
-from lbgpt_pandas.engine.caches.directory import locked
 from lbgpt_pandas.engine.caches.disk import DiskCache, default_directory
 from lbgpt_pandas.engine.caches.holder import DatabaseHolder
-from lbgpt_pandas.engine.caches.sqlite_file import (
-    Connection,
-    identity,
-    make_file,
-    open_read_only,
-    open_writer,
-)
-from lbgpt_pandas.engine.errors import ConfigurationError
-from lbgpt_pandas.engine.keys import KEY_VERSION
+from lbgpt_pandas.engine.errors import CacheWarning, ConfigurationError
 from lbgpt_pandas.engine.secrets import redact
+from lbgpt_pandas.resumption import FAILURES, as_of_now
+from lbgpt_pandas.run_file import DATABASE, Keys, RunFile
 from lbgpt_pandas.settings import kept, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from lbgpt_pandas.reports import RunReport
 
-DATABASE = "runs.db"
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs (
-    id TEXT PRIMARY KEY, started TEXT NOT NULL, about TEXT NOT NULL, keys TEXT
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS keys (
-    sha256 TEXT PRIMARY KEY, digests BLOB NOT NULL, codes BLOB NOT NULL
-);
-"""
-_DIGEST_BYTES = 32
-_PREFIX = f"{KEY_VERSION}:"
-_NO_KEY = _PREFIX + "0" * (2 * _DIGEST_BYTES)
+T = TypeVar("T")
 
 _UTC = "datetime64[us, UTC]"
 _COLUMNS = {
@@ -59,6 +32,7 @@ _COLUMNS = {
     "started": _UTC,
     "wall_s": "float64",
     "status": "string",
+    "resumed_from": "string",
     "template": "string",
     "template_sha256": "string",
     "system": "string",
@@ -83,123 +57,11 @@ _COLUMNS = {
     "versions": "object",
 }
 
+_CHANGE_NOTHING = ("read_only", "replay")
+"""Values of ``cache_mode`` with which nothing in the directory is made or mended."""
+
 _registries: dict[object, Registry] = {}
 _told: set[object] = set()
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The keys of a run in row order, as they are stored.
-
-    Attributes
-    ----------
-    digests : bytes
-        Of the different requests, 32 bytes each.
-    codes : bytes
-        Number of each row's request as int32, -1 for none; compressed.
-    """
-
-    digests: bytes
-    codes: bytes
-
-    @classmethod
-    def of(cls, keys: Sequence[str], codes: NDArray[np.int64]) -> Keys:
-        """Pack the keys of requests, and the rows that ask for them."""
-        if "" in keys:
-            keys = [key or _NO_KEY for key in keys]
-        letters = np.frombuffer("".join(keys).encode(), dtype=np.uint8)
-        bare = letters.reshape(len(keys), -1)[:, len(_PREFIX) :] if keys else letters
-        # Digests are random: compressing them would take long and save nothing.
-        digests = unhexlify(bare.tobytes())
-        is_plain = np.array_equal(codes, np.arange(len(codes)))
-        packed = b"" if is_plain else zlib.compress(codes.astype("<i4").tobytes(), 1)
-        return cls(digests, packed)
-
-    @property
-    def sha256(self) -> str:
-        """Digest of both."""
-        digest = hashlib.sha256(self.digests)
-        digest.update(self.codes)
-        return digest.hexdigest()
-
-    def in_order(self) -> list[str | None]:
-        """Return each row's key, None where it has none."""
-        text = self.digests.hex()
-        width = 2 * _DIGEST_BYTES
-        found = [_PREFIX + text[start : start + width] for start in range(0, len(text), width)]
-        keys = [None if key == _NO_KEY else key for key in found]
-        if not self.codes:
-            return keys
-        numbers = np.frombuffer(zlib.decompress(self.codes), dtype="<i4").tolist()
-        return [keys[number] if number >= 0 else None for number in numbers]
-
-
-class RunFile:
-    """The opened database; its methods block.
-
-    Parameters
-    ----------
-    directory : path
-        An existing directory.
-    read_only : bool
-        Whether nothing is written.
-    journal_mode : {"wal", "truncate"}
-        How SQLite keeps commits whole.
-    """
-
-    def __init__(
-        self, directory: Path, *, read_only: bool, journal_mode: Literal["wal", "truncate"] = "wal"
-    ) -> None:
-        self.read_only = read_only
-        self._path = directory / DATABASE
-        if read_only:
-            if not self._path.exists():
-                raise FileNotFoundError(f"no run is registered in {directory}")
-            self._connection = Connection(partial(open_read_only, self._path))
-        else:
-            make_file(self._path)
-            self._connection = Connection(partial(open_writer, self._path, journal_mode))
-            # SQLite lets nobody wait for the change to its write-ahead log.
-            with locked(directory), self._connection.use() as connection:
-                connection.executescript(_SCHEMA)
-        self.file = identity(self._path)
-
-    def add(self, about: dict[str, Any], keys: Keys) -> None:
-        """Enter a run; keys that another one has as well are stored once."""
-        text, digest = _dump(about), keys.sha256
-        with self._connection.transaction() as connection:
-            stored = connection.execute("SELECT 1 FROM keys WHERE sha256 = ?", (digest,))
-            if stored.fetchone() is None:
-                connection.execute(
-                    "INSERT INTO keys VALUES (?, ?, ?)", (digest, keys.digests, keys.codes)
-                )
-            connection.execute(
-                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)",
-                (about["id"], about["started"], text, digest),
-            )
-
-    def all(self, limit: int = -1) -> list[dict[str, Any]]:
-        """Return every run, newest first; at most `limit`."""
-        statement = "SELECT about FROM runs ORDER BY started DESC, id DESC LIMIT ?"
-        with self._connection.use() as connection:
-            return [json.loads(text) for (text,) in connection.execute(statement, (limit,))]
-
-    def keys(self, run: str) -> Keys | None:
-        """Return the keys of a run, None if there is no such run."""
-        statement = (
-            "SELECT digests, codes FROM runs JOIN keys ON keys.sha256 = runs.keys WHERE id = ?"
-        )
-        with self._connection.use() as connection:
-            found = connection.execute(statement, (run,)).fetchone()
-        return None if found is None else Keys(*found)
-
-    def is_current(self) -> bool:
-        """Return whether the file still has its name."""
-        return identity(self._path) == self.file
-
-    def close(self) -> None:
-        """Close the connection; any use opens it again."""
-        self._connection.close()
 
 
 class Registry:
@@ -226,26 +88,49 @@ class Registry:
     def __repr__(self) -> str:
         return f"Registry({str(self.directory)!r})"
 
-    def add(self, about: dict[str, Any], keys: Keys) -> None:
-        """Enter a run.
+    def add(self, about: dict[str, Any], keys: Keys, *, repair: bool = True) -> None:
+        """Enter a run; without `repair` only where there is a file, and it is not damaged.
 
         Raises
         ------
         OSError, sqlite3.Error, ConfigurationError
             If it cannot be written.
         """
+        if not self.read_only and (repair or self._has_file()):
+            work = partial(RunFile.add, about=about, keys=keys)
+            self._holder.do(work, writes=True, repair=repair)
+
+    def prepared(self) -> Path:
+        """Return the directory, which has the file from now on; see `add` for what is raised."""
+        self._holder.do(lambda file: file, writes=not self.read_only)
+        return self.directory
+
+    def latest(self, keys: Keys, *, but: str) -> dict[str, Any] | None:
+        """Return the newest run with these keys, other than the one named; None without one."""
+        if not (self.directory / DATABASE).exists():
+            return None
+        return self._holder.do(partial(RunFile.latest, keys=keys.sha256, but=but))
+
+    def change(self, about: dict[str, Any]) -> None:
+        """Put this in the place of what is said of a run; see `add` for what is raised."""
         if not self.read_only:
-            self._holder.do(partial(RunFile.add, about=about, keys=keys), writes=True)
+            self._holder.do(partial(RunFile.change, about=about), writes=True)
 
     def take_notices(self) -> list[str]:
         """Return what has to be told, each text once."""
         return self._holder.take_notices()
 
-    def all(self, *, limit: int = -1) -> list[dict[str, Any]]:
-        """Return every run, newest first, at most `limit`; none if none was registered yet."""
-        if not (self.directory / DATABASE).exists():
+    def all(self, *, limit: int = -1, repair: bool = True) -> list[dict[str, Any]]:
+        """Return every run, newest first, at most `limit`; none if none was registered yet.
+
+        Raises
+        ------
+        ConfigurationError
+            If the file cannot be read, or is damaged and there is to be no `repair`.
+        """
+        if not self._has_file():
             return []
-        return self._holder.do(partial(RunFile.all, limit=limit))
+        return self._read(partial(RunFile.all, limit=limit), repair=repair)
 
     def keys(self, run: str) -> list[str | None]:
         """Return the keys of a run in row order, None for rows without a request.
@@ -253,15 +138,26 @@ class Registry:
         Raises
         ------
         ConfigurationError
-            If there is no such run.
+            If there is no such run, or the file cannot be read.
         """
-        has_file = (self.directory / DATABASE).exists()
-        found = self._holder.do(partial(RunFile.keys, run=run)) if has_file else None
+        found = self._read(partial(RunFile.keys, run=run)) if self._has_file() else None
         if found is None:
             raise ConfigurationError(
                 f"no run {run!r} is registered; lb.runs() lists those that are"
             )
         return found.in_order()
+
+    def _has_file(self) -> bool:
+        return (self.directory / DATABASE).exists()
+
+    def _read(self, work: Callable[[RunFile], T], *, repair: bool = True) -> T:
+        try:
+            return self._holder.do(work, repair=repair)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(
+                f"the runs in {self.directory / DATABASE} cannot be read: "
+                f"{redact(f'{type(error).__name__}: {error}')}"
+            ) from error
 
 
 def registry() -> Registry:
@@ -276,8 +172,15 @@ def registry() -> Registry:
     )
 
 
-def register(report: RunReport) -> list[str]:
-    """Enter a run that is over; it never fails for that.
+def register(report: RunReport, **further: object) -> list[str]:
+    """Enter a run; it never fails for that.
+
+    Parameters
+    ----------
+    report : RunReport
+        Of the run, which is over, or about to ask for the first time.
+    **further
+        What is noted besides.
 
     Returns
     -------
@@ -287,8 +190,10 @@ def register(report: RunReport) -> list[str]:
     place: Registry | None = None
     try:
         place = registry()
-        place.add(*report.for_registry())
-    except (OSError, sqlite3.Error, ConfigurationError, TypeError, ValueError) as error:
+        about, keys = report.for_registry()
+        mends = about["cache_mode"] not in _CHANGE_NOTHING
+        place.add(about | further, keys, repair=mends)
+    except FAILURES as error:
         reason = redact(f"{type(error).__name__}: {error}")
         if place in _told:
             return []
@@ -305,12 +210,18 @@ def runs() -> pd.DataFrame:
     -------
     DataFrame
         A line for each run of ``complete``, newest first: ``id``, ``started`` (UTC),
-        ``wall_s``, ``status`` (``done``; ``failed``: at least one row did; ``interrupted``;
-        ``aborted``: it raised), ``template``, ``template_sha256``, ``system``, ``params``,
-        ``model``, ``engine``, ``deployments``, ``cache_mode``, counts of rows (``rows``,
+        ``wall_s``, ``status`` (``done``; ``failed``: at least one row did; ``interrupted``, also
+        by the end of its process; ``aborted``: it raised; ``running``), ``resumed_from`` (the
+        run whose answers it went on with), ``template``, ``template_sha256``, ``system``,
+        ``params``, ``model``, ``engine``, ``deployments``, ``cache_mode``, counts (``rows``,
         ``done``, ``failed``, ``skipped``, ``cached``, ``semantic``, ``shared``), ``calls``,
         ``prompt_tokens``, ``completion_tokens``, ``cost_usd`` and ``saved_usd`` (NA if a price
         is unknown), ``columns`` (fields of the template) and ``versions``.
+
+    Raises
+    ------
+    ConfigurationError
+        If they cannot be read.
 
     Examples
     --------
@@ -321,20 +232,16 @@ def runs() -> pd.DataFrame:
     ['Where is {}?', 'done']
     """
     lines = []
-    for about in registry().all():
+    place = registry()
+    registered = place.all()
+    for notice in place.take_notices():
+        warnings.warn(notice, CacheWarning, stacklevel=2)
+    for about in registered:
         with suppress(KeyError, TypeError, AttributeError):  # another program's line is none
-            lines.append(_line(about))
+            lines.append(_line(as_of_now(place, about)))
     frame = pd.DataFrame(lines, columns=list(_COLUMNS))
     frame["started"] = pd.to_datetime(frame["started"], format="ISO8601", utc=True)
     return frame.astype(_COLUMNS)
-
-
-def _dump(about: dict[str, Any]) -> str:
-    try:
-        return orjson.dumps(about).decode()
-    except TypeError:
-        # Lone surrogates of a template, integers of more than 64 bits.
-        return json.dumps(about)
 
 
 def _line(about: dict[str, Any]) -> dict[str, object]:
@@ -342,6 +249,7 @@ def _line(about: dict[str, Any]) -> dict[str, object]:
     return {
         **{name: about.get(name) for name in _COLUMNS},
         **{name: number for name, number in about["counts"].items() if name in _COLUMNS},
+        "wall_s": None if "process" in about else about["wall_s"],
         "engine": about["engine"]["name"],
         "prompt_tokens": tokens["prompt"],
         "completion_tokens": tokens["completion"],

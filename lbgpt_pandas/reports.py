@@ -23,8 +23,8 @@ from lbgpt_pandas.manifest import (
     recorded_answers,
     row_details,
 )
-from lbgpt_pandas.registry import Keys
 from lbgpt_pandas.report_lines import COLUMNS, line, line_without_request
+from lbgpt_pandas.run_file import Keys
 from lbgpt_pandas.tool_calls import tool_calls_frame
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class RunReport:
             saved_usd=saved_usd(self._outcomes, rows_of),
             errors=counts,
             example=example,
+            resumed=str(run.resumed or ""),
             truncated=sum(
                 rows
                 for outcome, rows in zip(self._outcomes, rows_of, strict=True)
@@ -116,6 +117,11 @@ class RunReport:
     def id(self) -> str:
         """Name of the run in `lb.runs`; names sort by time."""
         return self._id
+
+    @property
+    def resumed_from(self) -> str | None:
+        """Id of the run of the same requests that this one went on with, as it did not finish."""
+        return self._run.resumed.id if self._run.resumed else None
 
     @property
     def cost_usd(self) -> float | None:
@@ -299,7 +305,7 @@ class RunReport:
         Raises
         ------
         ConfigurationError
-            If the cache does not hold all answers of the run.
+            If the cache does not hold all answers of the run, or cannot be read.
         CacheCorrupt
             If a stored answer is damaged.
         OSError

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.batch import Batch
@@ -22,8 +25,10 @@ from lbgpt_pandas.engine.states import RunHeading
 from lbgpt_pandas.engine.views import close_quietly, drawn, open_view
 from lbgpt_pandas.manifest import new_id
 from lbgpt_pandas.misses import explained
-from lbgpt_pandas.registry import register
+from lbgpt_pandas.registry import register, registry
 from lbgpt_pandas.reports import RunReport
+from lbgpt_pandas.resumption import ABORTED, FAILURES, INTERRUPTED, RUNNING, begun, resumed
+from lbgpt_pandas.run_file import Keys
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.views import View
     from lbgpt_pandas.forms import Form
     from lbgpt_pandas.frames import RowPlan
+    from lbgpt_pandas.resumption import Resumed
     from lbgpt_pandas.settings import ErrorMode, Progress
 
 WARNING_DEPTH = 4
@@ -109,12 +115,16 @@ class RowRun:
         self.model, self.errors, self.name = model, errors, name
         self.form = form
         self.progress, self.budget, self.max_parallel = progress, budget, max_parallel
-        self.status = "done"
+        self.status = RUNNING
+        self.resumed: Resumed | None = None
         self.started: datetime = engine.clock.wall()
         self.id = new_id(self.started)
         self._report: RunReport | None = None
         self._notices: list[str] = []
         self.batch = self._new_batch(earlier)
+        self.batch.on_asking = self._begin
+        self._beginning: threading.Thread | None = None
+        self._looked_back = threading.Event()
         if errors == "raise" and plan.errors:
             # Known before the first paid call: what is cached is looked up, nothing is sent.
             self.batch.stop()
@@ -199,11 +209,12 @@ class RowRun:
         self.started = self.engine.clock.wall()
         try:
             yield
+            self.status = "done"
         except CacheMiss as miss:
-            self.status = "aborted"
+            self.status = ABORTED
             raise explained(miss, self) from None
         except BaseException as error:
-            self.status = "aborted" if isinstance(error, Exception) else "interrupted"
+            self.status = ABORTED if isinstance(error, Exception) else INTERRUPTED
             shot, failure = self.batch.snapshot(), self.batch.last_failure
             last = "" if failure is None or failure is error else f". Last failure: {failure}"
             error.add_note(
@@ -214,10 +225,43 @@ class RowRun:
     def _record(self) -> None:
         """Leave the report behind, and enter it in the file of runs."""
         global _last  # noqa: PLW0603  # lb.last_run() is one per process by definition
+        if self._beginning is not None:
+            self._looked_back.wait()
+        elif self.status == "done":
+            self._look_back(self.batch.snapshot().done)
         if self.status == "done" and self.batch.snapshot().failed:
             self.status = "failed"
         self._report = _last = RunReport(self)
-        self._notices = [*register(_last), *self.caching.take_notices()]
+        if self._beginning is not None:
+            self._beginning.join()
+        self._notices += [*register(_last), *self.caching.take_notices()]
+
+    def _begin(self) -> None:
+        """Enter the run in the file of runs, in case that this process ends before it does."""
+        if self.caching.mode == "read_only":
+            return  # which makes no file
+        work = partial(copy_context().run, self._enter, self.batch.snapshot().done)
+        # The loop goes on to ask meanwhile; another process may hold the file.
+        self._beginning = threading.Thread(target=work, daemon=True)
+        self._beginning.start()
+
+    def _enter(self, there: int) -> None:
+        self._look_back(there)
+        with suppress(*FAILURES):
+            further = begun(registry().prepared(), self.caching)
+            self._notices += register(RunReport(self), **further)
+
+    def _look_back(self, there: int) -> None:
+        """Note which run this one goes on with."""
+        batch, mode = self.batch, self.caching.mode
+        # Runs that only read mend no file.
+        if mode in {"use", "refresh"}:
+            with suppress(*FAILURES):
+                keys, rows = Keys.of(batch.keys, self.plan.codes), batch.snapshot().rows
+                self.resumed = resumed(
+                    registry(), keys, run=self.id, mode=mode, there=there, rows=rows
+                )
+        self._looked_back.set()
 
     def tell(self, *, depth: int) -> None:
         """Warn of what caches and limits had to say, once.

@@ -119,7 +119,7 @@ def test_the_demo_is_a_command_and_a_task() -> None:
 def test_the_tasks_exist_and_are_named() -> None:
     tasks = yaml.safe_load((ROOT / "Taskfile.yml").read_text())["tasks"]
     names = {"install", "requirements-generate", "docker:start", "docker:stop", "lint", "test"}
-    assert tasks.keys() == names | {"default", "demo", "screenshots"}
+    assert tasks.keys() == names | {"default", "demo", "screenshots", "bench"}
     assert tasks["requirements-generate"]["aliases"] == ["rg"]
     assert tasks["test"]["aliases"] == ["tests"]
     assert tasks["test"]["cmds"][0] == {"task": "lint"}

@@ -11,7 +11,10 @@ import hashlib
 import io
 import json
 import os
+import re
+import stat
 import tempfile
+import time
 import zipfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,6 +43,10 @@ MOST_BYTES = {SUMS: 4_096, MANIFEST: 256 * 2**20}
 
 MAX_LINE_BYTES = 256 * 2**20
 
+GIVEN_UP_AFTER_S = 3_600
+"""Since its last byte was written, an unfinished archive is what a killed export left behind."""
+
+_UNFINISHED = ".unfinished"
 _CHUNK = 2**20
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 _ENCRYPTED = 0x1
@@ -82,10 +89,10 @@ def write_archive(
     Raises
     ------
     OSError
-        If it cannot be written; what was at `path` is still there.
+        If it cannot be written, or its folder is missing; what was at `path` is still there.
     """
     target = Path(path).expanduser()
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    descriptor, temporary = _begin(target)
     try:
         with os.fdopen(descriptor, "wb") as file:
             with zipfile.ZipFile(file, "w") as zipped:
@@ -105,6 +112,26 @@ def write_archive(
         with suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
+
+
+def _begin(target: Path) -> tuple[int, str]:
+    """Make the file that will be renamed, beside the target; remove those of killed exports."""
+    try:
+        place = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=_UNFINISHED)
+    except OSError as error:
+        # It names a file that nobody has asked for.
+        raise OSError(error.errno, error.strerror, str(target.parent)) from error
+    unfinished = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}{_UNFINISHED}")
+    with suppress(OSError):
+        for path in target.parent.iterdir():
+            if unfinished.fullmatch(path.name) and _is_old_file(path):
+                path.unlink()
+    return place
+
+
+def _is_old_file(path: Path) -> bool:
+    status = path.lstat()
+    return stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime > GIVEN_UP_AFTER_S
 
 
 def _write_responses(zipped: zipfile.ZipFile, entries: Iterable[Entry]) -> tuple[str, int]:

@@ -13,10 +13,7 @@ from lbgpt_pandas.engine.accounts import SESSION_BOOK
 from lbgpt_pandas.engine.caching import NO_CACHING
 from lbgpt_pandas.engine.cancellation import Cancellation
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
-from lbgpt_pandas.engine.errors import (
-    BudgetExceeded,
-    RequestError,
-)
+from lbgpt_pandas.engine.errors import BudgetExceeded, RequestError
 from lbgpt_pandas.engine.figures import Figures
 from lbgpt_pandas.engine.flights import Withdrawn
 from lbgpt_pandas.engine.interrupts import DRAIN_S
@@ -27,7 +24,7 @@ from lbgpt_pandas.engine.run_state import RunState
 from lbgpt_pandas.engine.types import Outcome, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from lbgpt_pandas.engine.answering import Engine
     from lbgpt_pandas.engine.budget import Budget
@@ -89,6 +86,8 @@ class Batch:
         By position; None where nothing has come of the request yet.
     rounds : Rounds
         What was asked again.
+    on_asking : callable
+        Called on the loop before the first call, when all keys are known.
     """
 
     def __init__(
@@ -131,10 +130,10 @@ class Batch:
         self._check, self._afresh, self.rounds = check, frozenset(afresh), Rounds()
         self._caching_afresh = replace(caching, reads=False, replaces=True)
         self._started_at: float | None = None
-        self._elapsed_s = 0.0
+        self._elapsed_s, self._in_flight = 0.0, 0
         self._figures = Figures(broken=broken, skipped=skipped)
-        self._in_flight = 0
         self._attempts_before: dict[int, int] = {}
+        self.on_asking: Callable[[], object] = bool
         for number, outcome in enumerate(earlier):
             if outcome is not None and outcome.completion is not None:
                 self._keys[number] = outcome.key
@@ -189,12 +188,12 @@ class Batch:
     async def _look_up_and_ask(self) -> None:
         misses = await self._look_up()
         if misses and not self._run.stopped:
+            self.on_asking()
             async with self.engine:
                 await self._ask(self._leaders(misses))
         # Also what an earlier run could not write, where this one asks nobody.
         await self.caching.flush()
-        if misses:
-            await self._take_first_answers(misses)
+        await self._take_first_answers(misses)
         if self._check is not None:
             await self._repair(self._check)
 
@@ -376,9 +375,10 @@ class Batch:
     def _book(self, number: int, outcome: Outcome) -> None:
         """Settle, and enter what the rows did not have to pay in the session's book."""
         self._settle(number, outcome)
-        at = self._clock.wall()
         rows = self.rows_of[number]
-        SESSION_BOOK.spared([(outcome, rows)], engine=self.engine.name, at=at)
+        if rows > 1 or outcome.source is not Source.PROVIDER:
+            at = self._clock.wall()
+            SESSION_BOOK.spared([(outcome, rows)], engine=self.engine.name, at=at)
 
     def _settle(self, number: int, outcome: Outcome) -> None:
         completion = outcome.completion

@@ -139,7 +139,7 @@ class Caching:
             lookups["standard"] = (
                 partial(standard.find, repair=self.writes, read=read)
                 if self.recording is None
-                else partial(find_recorded, standard.cache, read=read)
+                else partial(find_recorded, standard, read=read)
             )
         if semantic is not None:
             lookups["semantic"] = partial(semantic.find_exact, read=read, ttl_s=self.ttl_s)

@@ -8,6 +8,7 @@ import os
 import selectors
 import threading
 from contextlib import suppress
+from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Engine:
 
     def __init__(self) -> None:
         self._selector = _Selector()
-        self.loop = _new_loop(self._selector)
+        # Not in the caller's context, which the loop would keep with the settings in it.
+        self.loop = Context().run(_new_loop, self._selector)
         self.waiting: set[Unfinished] = set()
         self._stopping = False
         self._thread = threading.Thread(target=self._serve, name=THREAD_NAME, daemon=True)

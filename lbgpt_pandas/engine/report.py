@@ -116,6 +116,8 @@ class RunSummary:
         One message for each error type.
     truncated : int
         Rows whose answer stopped at the token limit (``finish_reason="length"``).
+    resumed : str, default ""
+        Which run this one went on with, and how much of it was there.
     """
 
     snapshot: RunSnapshot
@@ -127,6 +129,7 @@ class RunSummary:
     errors: Mapping[str, int]
     example: Mapping[str, str]
     truncated: int
+    resumed: str = ""
 
     def lines(self) -> list[tuple[str, str]]:
         """Label and text of each figure, in reading order."""
@@ -145,6 +148,8 @@ class RunSummary:
             ("cost", f"{money(shot.cost_usd)} billed, {money(self.saved_usd)} saved"),
             ("time", f"{shot.elapsed_s:.2f} s, {rate:,.1f} rows/s"),
         ]
+        if self.resumed:
+            rows.append(("resumes", self.resumed))
         if self.truncated:
             rows.append(("truncated", f"{self.truncated:,} answers stopped at the token limit"))
         return rows
@@ -162,6 +167,8 @@ class RunSummary:
     def notes(self) -> list[str]:
         """What the counts of a view do not say."""
         notes = [f"{self.requests:,} different requests, {self.calls:,} calls sent"]
+        if self.resumed:
+            notes.append(f"resumes {self.resumed}")
         if self.truncated:
             notes.append(f"{self.truncated:,} answers stopped at the token limit")
         return notes

@@ -58,7 +58,12 @@ def read_stored(key: str, text: str) -> Completion | dict[str, object]:
 
 
 async def find_stored(
-    tier: StandardTier, key: str, *, messages: Sequence[Message], counts: bool = True
+    tier: StandardTier,
+    key: str,
+    *,
+    messages: Sequence[Message],
+    counts: bool = True,
+    repair: bool = True,
 ) -> Completion | None:
     """Return the whole stored answer to a single request; None if there is none to be used.
 
@@ -72,8 +77,10 @@ async def find_stored(
         Its messages.
     counts : bool, default True
         Whether this is a hit or a miss.
+    repair : bool, default True
+        Whether what is damaged is removed.
     """
-    payload = (await tier.find([key], counts=counts)).get(key)
+    payload = (await tier.find([key], counts=counts, repair=repair)).get(key)
     if payload is None:
         return None
     try:

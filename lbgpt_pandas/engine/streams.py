@@ -123,7 +123,9 @@ class Streams(Pipeline):
     async def _stored(self, request: Request, key: str, caching: Caching) -> Completion | None:
         if caching.tier is None or not caching.reads:
             return None
-        completion = await find_stored(caching.tier, key, messages=request.messages)
+        completion = await find_stored(
+            caching.tier, key, messages=request.messages, repair=caching.writes
+        )
         if completion is None:
             return None
         price = self.price_usd(completion)

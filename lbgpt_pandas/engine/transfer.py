@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from lbgpt_pandas.engine.caches.base import Cache
+    from lbgpt_pandas.engine.caches.standard import StandardTier
 
 T = TypeVar("T")
 
@@ -54,10 +55,11 @@ class Merged(NamedTuple):
 
 
 async def export_cache(
-    cache: Cache, path: str | PathLike[str], *, manifest: Mapping[str, object]
+    tier: StandardTier, path: str | PathLike[str], *, manifest: Mapping[str, object]
 ) -> Exported:
     """Write all answers of a cache into an archive, in the order of their keys.
 
+    Those that the cache could not store, and that are held in memory, are among them.
     Each is verified. The same answers give the same bytes, whatever the cache.
 
     Raises
@@ -67,7 +69,8 @@ async def export_cache(
     OSError
         If the archive cannot be written; what was at `path` is still there.
     """
-    keys = sorted(await matching(pages(cache)))
+    cache, unwritten = tier.cache, tier.unwritten_keys()
+    keys = sorted({*unwritten, *await matching(pages(cache))})
     loop = _Loop()
     answers = damaged = 0
 
@@ -75,7 +78,7 @@ async def export_cache(
         nonlocal answers, damaged
         for start in range(0, len(keys), KEYS_A_SCAN):
             with store_errors(cache, "read"):
-                texts = loop.wait(cache.get_many(keys[start : start + KEYS_A_SCAN]))
+                texts = loop.wait(tier.envelopes(keys[start : start + KEYS_A_SCAN]))
             for key, text in sorted(texts.items()):
                 if _is_sound(key, text):
                     answers += 1

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import stat
+import time
 import warnings
 import zipfile
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -315,3 +317,43 @@ def test_a_manifest_whose_parts_are_odd_is_refused(path, odd):
     rebuild(path, contents | {MANIFEST: json.dumps(about).encode()})
     with pytest.raises(CacheCorrupt, match="not one of this package"):
         read(path)
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next_one(path, monkeypatch):
+    made = []
+    real = module.tempfile.mkstemp
+
+    def noted(**how):
+        made.append(real(**how))
+        return made[-1]
+
+    monkeypatch.setattr(module.tempfile, "mkstemp", noted)
+    write_archive(path, ABOUT, ENTRIES)
+    left = Path(made[0][1]).name
+    names = {
+        left: False,
+        left.replace(".study", ".other"): True,
+        f".{path.name}.settings": True,
+        f"{left}.bak": True,
+        left.upper(): True,
+    }
+    old = time.time() - module.GIVEN_UP_AFTER_S - 60
+    for name in names:
+        path.with_name(name).touch()
+        os.utime(path.with_name(name), (old, old))
+    young = path.with_name(left[: -len(".unfinished") - 8] + "abcdefgh.unfinished")
+    young.touch()
+    linked = path.with_name(young.name.replace("abcdefgh", "linked__"))
+    linked.symlink_to(path)
+    os.utime(linked, (old, old), follow_symlinks=False)
+    write_archive(path, ABOUT, ENTRIES)
+    assert {name: path.with_name(name).exists() for name in names} == names
+    assert young.exists()
+    assert linked.is_symlink()
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    folder = tmp_path / "no" / "such"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_archive(folder / "x.zip", ABOUT, ENTRIES)
+    assert caught.value.filename == str(folder)

@@ -114,7 +114,8 @@ async def test_the_address_is_that_of_the_construction(monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     transport = engine._new_transport()
     await transport.open()
-    assert str(transport._client.base_url).startswith("https://api.openai.com/v1")
+    assert transport._url("").startswith("https://api.openai.com/v1")
+    assert str((await transport._sdk()).base_url).startswith("https://api.openai.com/v1")
     await transport.close()
 
 

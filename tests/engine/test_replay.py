@@ -271,7 +271,7 @@ def test_damaged_entries_are_errors(text):
     cache = MemoryCache()
     asyncio.run(cache.set("v1:0", text))
     with pytest.raises(CacheCorrupt, match="v1:0"):
-        asyncio.run(find_recorded(cache, ["v1:0"]))
+        asyncio.run(find_recorded(StandardTier(cache), ["v1:0"]))
     assert asyncio.run(cache.get_many(["v1:0"])) == {"v1:0": text}
 
 

@@ -12,6 +12,7 @@ from openai.types.chat import ChatCompletionChunk
 from lbgpt_pandas.engine import streams
 from lbgpt_pandas.engine.accounts import SESSION_BOOK
 from lbgpt_pandas.engine.balanced import MultiLoadBalancedGPT
+from lbgpt_pandas.engine.caching import Caching
 from lbgpt_pandas.engine.errors import (
     AuthError,
     BadRequest,
@@ -125,6 +126,19 @@ async def test_a_stored_answer_that_is_none_is_asked_anew():
     key = engine.key_maker(streams.Request.from_keywords(ASK)).key(MESSAGES)
     await engine.tier.save(key, family="scripted", model="m", payload={"choices": []})
     assert text_of(await collect(engine)) == "ok"
+
+
+@pytest.mark.parametrize(("mode", "is_left"), [("read_only", True), ("use", False)])
+async def test_a_damaged_answer_is_left_where_it_is_only_read(mode, is_left):
+    engine = ScriptedGPT("ok")
+    request = streams.Request.from_keywords(ASK)
+    key = engine.key_maker(request).key(MESSAGES)
+    await engine.tier.cache.set(key, "damaged")
+    caching = Caching.of(engine.tier, mode)
+    chunks = [chunk async for chunk in engine.stream_request(request, caching=caching)]
+    assert text_of(chunks) == "ok"
+    left = (await engine.tier.cache.get_many([key]))[key]
+    assert (left == "damaged") is is_left
 
 
 async def test_without_a_cache_nothing_is_kept():

@@ -13,6 +13,7 @@ from lbgpt_pandas.engine.caches.adapters import KEYS_A_SCAN
 from lbgpt_pandas.engine.caches.base import MemoryCache, adapt
 from lbgpt_pandas.engine.caches.disk import DiskCache
 from lbgpt_pandas.engine.caches.envelope import seal
+from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.errors import CacheCorrupt, ConfigurationError
 from lbgpt_pandas.engine.inventory import Inventory, store_errors, take_inventory
 from lbgpt_pandas.engine.transfer import export_cache, merge, merge_archive
@@ -40,7 +41,9 @@ def path(tmp_path):
 
 async def test_more_than_a_page_goes_there_and_back(tmp_path, path):
     entries = texts(MANY)
-    assert await export_cache(adapt(dict(reversed(entries.items()))), path, manifest={}) == (
+    assert await export_cache(
+        StandardTier(adapt(dict(reversed(entries.items())))), path, manifest={}
+    ) == (
         MANY,
         0,
     )
@@ -94,7 +97,7 @@ async def test_a_cancelled_export_ends_its_thread_and_leaves_nothing_behind(path
     for key, text in entries.items():
         await cache.set(key, text)
     path.write_text("an earlier one")
-    export = asyncio.create_task(export_cache(cache, path, manifest={}))
+    export = asyncio.create_task(export_cache(StandardTier(cache), path, manifest={}))
     await reading.wait()
     export.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -110,7 +113,7 @@ async def test_a_store_that_cannot_be_written_is_named(path):
         def __setitem__(self, key, value):
             raise OSError(28, "No space left on device")
 
-    await export_cache(adapt(texts(3)), path, manifest={})
+    await export_cache(StandardTier(adapt(texts(3))), path, manifest={})
     with pytest.raises(ConfigurationError, match=r"a Full object cannot be changed.*No space"):
         await merge_archive(adapt(Full()), path)
 
@@ -132,3 +135,18 @@ def test_an_entry_under_another_ones_key_is_damaged():
     found = Inventory()
     found.count({key_of(2): sealed(1), key_of(1): sealed(1), "mine": "something"})
     assert (found.damaged, found.by_model["m"].entries) == (1, 1)
+
+
+async def test_what_is_held_in_memory_is_exported(path):
+    class Full(MemoryCache):
+        async def set(self, key, value, *, replace=False):
+            if key == key_of(2):
+                raise OSError("no space")
+            await super().set(key, value, replace=replace)
+
+    tier = StandardTier(Full())
+    for number in (1, 2):
+        await tier.save(key_of(number), family="f", model="m", payload={"text": number})
+    assert await export_cache(tier, path, manifest={}) == (2, 0)
+    with open_archive(path) as archive:
+        assert [entry.key for entry in archive.entries()] == [key_of(1), key_of(2)]

@@ -23,12 +23,11 @@ from lbgpt_pandas.engine.errors import (
     Timeout,
 )
 from lbgpt_pandas.engine.secrets import Secret
+from lbgpt_pandas.engine.transports.bodies import MAX_BODY_BYTES, parse_body
 from lbgpt_pandas.engine.transports.openai import (
-    MAX_BODY_BYTES,
     AzureTransport,
     OpenAITransport,
     make_http_client,
-    parse_body,
 )
 from lbgpt_pandas.engine.types import Request
 

@@ -15,6 +15,7 @@ import pytest
 import lbgpt_pandas as lb
 from lbgpt_pandas.engine.caches.base import Cache, Scannable
 from lbgpt_pandas.engine.caches.redis import KEYS_A_COMMAND, RedisCache
+from lbgpt_pandas.engine.caches.redis_line import RedisLine
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.errors import CacheWarning, ConfigurationError, MissingExtraError
 from lbgpt_pandas.testing import FakeClock, ScriptedGPT
@@ -171,6 +172,23 @@ def test_a_cache_that_is_forgotten_closes_its_connections(redis_server, redis_ur
     asyncio.run(use_and_forget())
 
 
+def test_caches_that_are_replaced_close_their_connections(redis_server, redis_url):
+    engine, numbers = ScriptedGPT(), []
+    for number in range(6):
+        frame = pd.DataFrame({"text": [f"row {number} {row}" for row in range(100)]})
+        with lb.using(cache=RedisCache(redis_url), progress=False, errors="raise"):
+            frame.lbgpt.complete("{text}", model="m", engine=engine)
+        gc.collect()
+        with redis_server.client() as client:
+            numbers.append(len(client.client_list()) - 1)
+    # The last run's report keeps its cache; the one before it may still be closing.
+    assert max(numbers) <= 2 * 32
+    with lb.using(cache={}, progress=False):
+        frame.lbgpt.complete("{text}", model="m", engine=engine)
+    gc.collect()
+    wait_for_no_connections(redis_server)
+
+
 def use_on_several_loops(cache):
     async def work(name):
         await asyncio.gather(*(cache.set(f"{name}{n}", "x") for n in range(64)))
@@ -311,6 +329,88 @@ def test_a_slow_line_within_the_time_out_is_no_failure(redis_server, redis_url, 
     complete(tier, engine, rows=32)
     complete(tier, engine, rows=32)
     assert len(engine.requests) == 32
+
+
+def test_a_queue_for_a_connection_is_no_outage(redis_server, redis_url, slow_line, closing):
+    line = slow_line(redis_server.port)
+    line.delay_s = 0.02
+    # 2,000 answers over 32 connections wait longer than the time-out for their turn.
+    cache = closing(RedisCache(f"redis://127.0.0.1:{line.port}", timeout_s=0.8))
+    tier, engine = StandardTier(cache), ScriptedGPT(max_parallel_calls=2_000)
+    complete(tier, engine, rows=3_000)
+    assert tier.write_failures == 0
+    engine = ScriptedGPT()
+    complete(StandardTier(closing(RedisCache(redis_url))), engine, rows=3_000)
+    assert not engine.requests
+
+
+@pytest.mark.parametrize("end", ["hangs", "dies"])
+async def test_the_queue_ends_with_the_server(own_redis, end):
+    server = own_redis().start()
+    cache = RedisCache(server.url, timeout_s=0.2, max_connections=2)
+    await cache.set("a", "1")
+    with server.client() as client:
+        client.client_pause(60_000)
+    start = time.monotonic()
+    waiting = [asyncio.create_task(cache.set(f"k{n}", "x")) for n in range(300)]
+    await asyncio.sleep(0.02)
+    if end == "dies":
+        server.kill()
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(each) for each in ended} == {{"hangs": TimeoutError, "dies": ConnectionError}[end]}
+    # One after the other they would take 30 seconds.
+    assert time.monotonic() - start < 3
+    await cache.close()
+
+
+async def test_one_lost_connection_ends_no_queue_that_moves():
+    from redis.asyncio import Redis
+
+    line = RedisLine(Redis(max_connections=2))
+
+    async def wait():
+        async with line.place():
+            return "served"
+
+    for is_answered in (False, True):
+        async with line.place(), line.place():
+            waiting = [asyncio.create_task(wait()) for _ in range(3)]
+            await asyncio.sleep(0)
+            line.fell_silent(ConnectionError("lost"))
+            if is_answered:
+                line.is_heard()
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        assert list(map(str, ended)) == ["served" if is_answered else "lost"] * 3
+
+
+async def test_after_an_outage_the_next_one_tries_again(own_redis):
+    server = own_redis()
+    cache = RedisCache(server.url, max_connections=1)
+    for _ in range(2):
+        failed = await asyncio.gather(
+            *(cache.get_many(["a"]) for _ in range(20)), return_exceptions=True
+        )
+        assert {type(each) for each in failed} == {ConnectionError}
+    server.start()
+    assert await asyncio.gather(*(cache.get_many(["a"]) for _ in range(20))) == [{}] * 20
+    await cache.close()
+
+
+async def test_those_who_give_up_waiting_keep_no_connection(redis_server, slow_line):
+    line = slow_line(redis_server.port)
+    cache = RedisCache(f"redis://127.0.0.1:{line.port}", max_connections=2)
+    line.delay_s = 0.01
+    waiting = [asyncio.create_task(cache.set(f"k{n}", "x")) for n in range(100)]
+    for number, task in enumerate(waiting):
+        await asyncio.sleep(0.001)
+        if number % 3:
+            task.cancel()
+            task.cancel()
+    async with asyncio.timeout(20):
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert len(await cache.get_many([f"k{n}" for n in range(0, 100, 3)])) == 34
+        assert await asyncio.gather(*(cache.get_many(["no"]) for _ in range(20))) == [{}] * 20
+    await cache.close()
 
 
 async def test_an_answer_that_is_lost_once_is_asked_for_again(redis_server, redis_url, slow_line):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import signal
 import subprocess
@@ -35,8 +36,8 @@ print(answers.eq("A:" + frame["text"]).all(), flush=True)
 """
 
 
-def start(server, directory, rows=ROWS):
-    arguments = [sys.executable, "-c", SCRIPT, server.base_url, str(directory), str(rows)]
+def start(server, directory, rows=ROWS, script=SCRIPT):
+    arguments = [sys.executable, "-c", script, server.base_url, str(directory), str(rows)]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
@@ -86,3 +87,59 @@ def test_the_engine_works_in_a_forked_child_and_afterwards_in_the_parent():
         assert os.waitstatus_to_exitcode(status) == 0
         assert ask("after") == "A:after"
         assert len(server.requests) == 3
+
+
+RESUMING = """
+import sys
+import pandas as pd
+import lbgpt_pandas as lb
+
+base_url, directory, rows = sys.argv[1], sys.argv[2], int(sys.argv[3])
+engine = lb.ChatGPT("sk-CANARY0123456789", base_url=base_url, max_parallel_calls=32)
+frame = pd.DataFrame({"text": [f"row {number}" for number in range(rows)]})
+with lb.using(cache=directory, progress=False):
+    before = lb.runs()
+    answers = frame.lbgpt.complete("{text}", model="gpt-4o-mini", engine=engine)
+    report, runs = lb.last_run(), lb.runs()
+assert answers.eq("A:" + frame["text"]).all()
+print(*before[["status", "done", "wall_s"]].iloc[0])
+print(report.resumed_from == before["id"][0], runs["resumed_from"][0] == before["id"][0])
+print(runs["status"].tolist(), runs["done"].tolist()[1], str(report))
+"""
+
+
+def test_after_a_kill_the_next_process_says_which_run_it_goes_on_with(tmp_path):
+    cache = tmp_path / "cache"
+    with FakeProvider(latency_s=0.02) as server:
+        first = start(server, cache)
+        while len(server.requests) < ROWS // 2 and first.poll() is None:
+            time.sleep(0.01)
+        with lb.using(cache=cache):
+            assert lb.runs()["status"].tolist() == ["running"]
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+        while server.tally.in_flight:
+            time.sleep(0.01)
+        with lb.using(cache=cache):
+            [line] = lb.runs().to_dict("records")
+        assert (line["status"], line["rows"], pd.isna(line["wall_s"])) == (
+            "interrupted",
+            ROWS,
+            True,
+        )
+        asked = len(server.requests)
+        assert asked - IN_FLIGHT - SPARE_WORKERS <= line["done"] <= asked
+        second = start(server, cache, script=RESUMING)
+        output, _ = second.communicate(timeout=60)
+        told, same, ended = output.splitlines()[:3]
+        assert told == f"interrupted {line['done']} nan"
+        assert same == "True True"
+        assert ended.startswith(f"['done', 'interrupted'] {line['done']} ")
+        assert f"run {line['id']}: {line['done']:,} of {ROWS:,} rows were there" in output
+        texts = collections.Counter(
+            each.body["messages"][-1]["content"] for each in server.requests
+        )
+        assert len(texts) == ROWS
+        assert max(texts.values()) <= 2
+        assert len(server.requests) == ROWS + asked - line["done"]
+    assert not list(cache.glob(".running-*"))

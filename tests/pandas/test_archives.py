@@ -19,6 +19,7 @@ import lbgpt_pandas as lb
 from lbgpt_pandas.engine import DiskCache, Request
 from lbgpt_pandas.engine.caches.base import MemoryCache
 from lbgpt_pandas.engine.transports import local
+from lbgpt_pandas.registry import registry
 from lbgpt_pandas.resolution import resolve_engine
 from lbgpt_pandas.testing import FakeProvider, ScriptedGPT
 
@@ -398,6 +399,85 @@ def test_a_store_that_cannot_be_read_is_no_row_of_misses():
         complete(engine=upper(), cache_mode="replay")
 
 
+def test_what_a_full_disk_left_in_memory_is_replayed_and_exported(tmp_path):
+    class Full(dict):
+        def __setitem__(self, key, value):
+            raise OSError(28, "No space left")
+
+    engine = upper()
+    with lb.using(cache=Full()):
+        with pytest.warns(lb.CacheWarning, match="kept in memory"):
+            column = complete(engine=engine)
+        archive = lb.last_run().export(tmp_path / "run.zip")
+        asked = len(engine.requests)
+        assert complete(engine=engine, cache_mode="replay").equals(column)
+        assert lb.cache.export(tmp_path / "cache.zip") == asked
+    assert len(engine.requests) == asked
+    with lb.replay(archive):
+        assert complete(engine=engine).equals(column)
+
+
+def test_a_stopped_store_is_named_by_the_export(tmp_path):
+    class Stopping(MemoryCache):
+        is_down = False
+
+        async def get_many(self, keys):
+            if self.is_down:
+                raise TimeoutError("no answer")
+            return await super().get_many(keys)
+
+    store = Stopping()
+    with lb.using(cache=store):
+        complete(engine=upper())
+        store.is_down = True
+        with pytest.raises(lb.ConfigurationError, match=r"cannot be read: TimeoutError: no answer"):
+            lb.last_run().export(tmp_path / "run.zip")
+    assert not list(tmp_path.glob("*.zip"))
+
+
+def _damaged(directory, kind):
+    with lb.using(cache=directory):
+        complete(engine=upper())
+        asyncio.run(lb.settings().cache.cache.close())
+    registry_of(directory)._holder.close()
+    file = directory / "cache.db"
+    whole = file.read_bytes()
+    file.write_bytes(b"\x17" * 100 + whole[100:] if kind == "header" else whole[: len(whole) // 2])
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def registry_of(directory):
+    with lb.using(cache=directory):
+        return registry()
+
+
+@pytest.mark.parametrize("kind", ["header", "cut"])
+def test_replay_and_read_only_leave_a_damaged_cache_as_it_is(tmp_path, kind):
+    directory, engine = tmp_path / "cache", upper()
+    before = _damaged(directory, kind)
+    with lb.using(cache=directory):
+        with pytest.raises(lb.CacheCorrupt, match="damaged"):
+            complete(engine=engine, cache_mode="replay")
+        assert engine.requests == []
+        with pytest.warns(lb.CacheWarning, match="cannot be read.*damaged"):
+            assert complete(engine=engine, cache_mode="read_only").notna().sum() == 4
+        assert (directory / "cache.db").read_bytes() == before["cache.db"]
+        asyncio.run(lb.settings().cache.cache.close())
+        registry()._holder.close()
+    assert {path.name for path in directory.iterdir()} == before.keys()
+    with lb.using(cache=directory), pytest.warns(lb.CacheWarning, match="renamed"):
+        complete(engine=engine)
+
+
+def test_replay_and_read_only_make_no_directory(tmp_path):
+    directory = tmp_path / "nowhere"
+    with lb.using(cache=directory):
+        with pytest.raises(lb.CacheMiss):
+            complete(engine=upper(), cache_mode="replay")
+        assert complete(engine=upper(), cache_mode="read_only").notna().sum() == 4
+    assert not directory.exists()
+
+
 # --- export ------------------------------------------------------------------------------------
 
 
@@ -654,6 +734,20 @@ def test_a_miss_of_the_cache_names_what_the_last_runs_had(keywords, expected):
     complete(template="quite another one", engine=upper(), max_tokens=3)
     with pytest.raises(lb.CacheMiss, match=re.escape(expected)):
         complete(engine=upper(), cache_mode="replay", **keywords)
+
+
+def test_a_miss_leaves_a_damaged_file_of_runs_as_it_is(tmp_path):
+    with lb.using(cache=tmp_path / "cache"):
+        complete(engine=upper())
+        registry()._holder.close()
+        file = tmp_path / "cache" / "runs.db"
+        file.write_bytes(b"\x17" * 5_000)
+        with (
+            pytest.warns(lb.CacheWarning, match="not registered"),
+            pytest.raises(lb.CacheMiss, match="nothing is stored under its key"),
+        ):
+            complete(template="Who is {city}?", engine=upper(), cache_mode="replay")
+        assert file.read_bytes() == b"\x17" * 5_000
 
 
 def test_a_miss_of_an_empty_cache():

@@ -19,7 +19,8 @@ from pydantic import BaseModel
 import lbgpt_pandas as lb
 from lbgpt_pandas.engine import DiskCache
 from lbgpt_pandas.engine.transports import local
-from lbgpt_pandas.registry import Keys, registry
+from lbgpt_pandas.registry import registry
+from lbgpt_pandas.run_file import Keys
 from lbgpt_pandas.testing import FakeProvider, ScriptedGPT
 
 CITIES = pd.DataFrame({"city": ["Paris", "Rome", None, "Paris"]})
@@ -214,6 +215,66 @@ def _run_some(path, word):
     with lb.using(cache=path):
         for number in range(5):
             complete(f"{word} {number} {{city}}")
+
+
+@pytest.mark.parametrize("content", ["nothing", "other tables"])
+def test_a_file_without_tables_holds_no_runs(tmp_path, content):
+    (tmp_path / "one").mkdir(mode=0o700)
+    file = tmp_path / "one" / "runs.db"
+    file.touch()
+    if content == "other tables":
+        with sqlite3.connect(file) as connection:
+            connection.execute("CREATE TABLE keys (a)")
+        connection.close()
+    with lb.using(cache=DiskCache(tmp_path / "one", read_only=True)):
+        assert lb.runs().empty
+        with pytest.raises(lb.ConfigurationError, match="no run"):
+            registry().keys("abc")
+        registry()._holder.close()
+
+
+def test_runs_that_cannot_be_read_say_why(tmp_path):
+    with lb.using(cache=tmp_path / "one"):
+        complete()
+        registry()._holder.close()
+    (tmp_path / "one" / "runs.db").write_bytes(b"\x17" * 5_000)
+    with (
+        lb.using(cache=DiskCache(tmp_path / "one", read_only=True)),
+        pytest.raises(lb.ConfigurationError, match=r"runs\.db cannot be read: DatabaseError"),
+    ):
+        lb.runs()
+
+
+def test_a_damaged_registry_is_told_once_by_runs(tmp_path):
+    with lb.using(cache=tmp_path / "one"):
+        complete()
+        registry()._holder.close()
+        file = tmp_path / "one" / "runs.db"
+        file.write_bytes(b"\x17" * 5_000)
+        with pytest.warns(lb.CacheWarning, match="damaged") as told:
+            assert lb.runs().empty
+        assert len(told) == 1
+        assert told[0].filename == __file__
+        assert lb.runs().empty
+
+
+@pytest.mark.parametrize("mode", ["read_only", "replay"])
+def test_a_run_that_only_reads_mends_no_registry(tmp_path, mode):
+    with lb.using(cache=tmp_path / "one"):
+        complete()
+        registry()._holder.close()
+        file = tmp_path / "one" / "runs.db"
+        kept, damaged = file.read_bytes(), b"\x17" * 5_000
+        file.write_bytes(damaged)
+        with pytest.warns(lb.CacheWarning, match="not registered"):
+            complete(cache_mode=mode)
+        assert file.read_bytes() == damaged
+        file.unlink()
+        complete(cache_mode=mode)
+        assert not file.exists()
+        file.write_bytes(kept)
+        complete(cache_mode=mode)
+        assert lb.runs()["cache_mode"].tolist() == [mode, "use"]
 
 
 def test_two_processes_register_in_one_file(tmp_path):

@@ -86,7 +86,8 @@ class Database:
         if not read_only:
             make_file(self._path)
             _make_tables(directory, journal_mode)
-        elif not self._path.exists():
+        elif not self._path.exists() or not self._path.stat().st_size:
+            # An empty file is what a full disk leaves behind.
             raise FileNotFoundError(f"there is no cache in {directory}")
         self.file = identity(self._path)
         open_one = open_read_only if read_only else open_reader

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from lbgpt_pandas.engine.caches.database import DATABASE, Database, Entry
 from lbgpt_pandas.engine.caches.group_writer import GroupWriter
 from lbgpt_pandas.engine.caches.holder import DatabaseHolder
-from lbgpt_pandas.engine.caches.sqlite_file import check_text, side_files
+from lbgpt_pandas.engine.caches.sqlite_file import check_text, is_corrupt, side_files
 from lbgpt_pandas.engine.caches.ttl import ttl_seconds
+from lbgpt_pandas.engine.errors import CacheCorrupt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import timedelta
+
+    from lbgpt_pandas.engine.caches.group_writer import Settled
 
 T = TypeVar("T")
 
@@ -122,6 +126,29 @@ class DiskCache:
         work = partial(Database.get_many, keys=list(keys))
         return await asyncio.to_thread(self._do, work)
 
+    async def peek_many(self, keys: Sequence[str]) -> dict[str, str]:
+        """Read as `get_many` does, and change nothing; without a directory nothing is stored.
+
+        Raises
+        ------
+        CacheCorrupt
+            If the database is damaged. It stays as it is.
+        """
+        work = partial(Database.get_many, keys=list(keys))
+        try:
+            return await asyncio.to_thread(self._do, work, repair=False)
+        except FileNotFoundError:
+            if self.read_only:
+                raise
+            return {}
+        except sqlite3.DatabaseError as error:
+            if not is_corrupt(error):
+                raise
+            raise CacheCorrupt(
+                f"the cache's database is damaged ({error}) and left as it is, in "
+                f'{self.directory}; cache_mode="use" renames it and begins a new one'
+            ) from error
+
     async def set(self, key: str, value: str, *, replace: bool = False) -> None:
         """Store a text; committed when this returns, also if it was cancelled meanwhile.
 
@@ -143,6 +170,35 @@ class DiskCache:
             check_text(text)
         self._check_writable()
         await self._writer.put((key, value, replace))
+
+    def set_soon(
+        self, key: str, value: str, *, replace: bool, settled: Settled[tuple[str, str, bool]]
+    ) -> bool:
+        """Store a text within a moment, as `set` does, and go on.
+
+        Parameters
+        ----------
+        key, value, replace
+            As for `set`.
+        settled : callable
+            Told in another thread with lists of ``(key, value, replace)`` that are durable, or
+            why they could not be written.
+
+        Returns
+        -------
+        bool
+            Whether it was taken. It was not if too many wait, or `set` would refuse it.
+        """
+        try:
+            for text in (key, value):
+                check_text(text)
+        except ValueError:
+            return False
+        return not self.read_only and self._writer.put_soon((key, value, replace), settled)
+
+    async def finish(self) -> None:
+        """Wait until everything that was taken is written or has failed."""
+        await asyncio.to_thread(self._writer.flush)
 
     async def delete(self, key: str) -> None:
         """Remove a text, if there is one; nothing happens where the cache is read only."""
@@ -208,5 +264,5 @@ class DiskCache:
         self._writer.flush()
         self._holder.close()
 
-    def _do(self, work: Callable[[Database], T], *, writes: bool = False) -> T:
-        return self._holder.do(work, writes=writes)
+    def _do(self, work: Callable[[Database], T], *, writes: bool = False, repair: bool = True) -> T:
+        return self._holder.do(work, writes=writes, repair=repair)

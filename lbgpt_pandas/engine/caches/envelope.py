@@ -6,9 +6,14 @@ import hashlib
 import json
 import math
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
+
+from lbgpt_pandas.engine.collection import no_collection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ENVELOPE_VERSION = 1
 
@@ -84,6 +89,20 @@ def unseal(key: str, text: str) -> dict[str, object]:
     if not isinstance(payload, dict):
         raise CorruptEntry("the entry holds no answer")
     return payload
+
+
+def unseal_all(
+    texts: dict[str, str], read: Callable[[str, str], Any], *, into: dict[str, Any]
+) -> list[str]:
+    """Read what can be read; return the keys of the rest."""
+    corrupt = []
+    with no_collection():
+        for key, text in texts.items():
+            try:
+                into[key] = read(key, text)
+            except CorruptEntry:
+                corrupt.append(key)
+    return corrupt
 
 
 def opened(key: str, text: str) -> bytes:

@@ -6,7 +6,7 @@ import asyncio
 import atexit
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from lbgpt_pandas.engine.lifetime import renew_after_fork
@@ -16,8 +16,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Settled: TypeAlias = "Callable[[list[T], BaseException | None], None]"
+"""Gets items that were written together, and what went wrong if anything did."""
+
 IDLE_S = 5.0
 """Seconds without work after which the thread ends, so that a forgotten cache can go."""
+
+GATHERING_S = 0.01
+"""Seconds in which items that nobody waits for gather before they are written."""
+
+MOST_IN_A_GROUP = 500
+"""Items that end the gathering, and how many may wait without anybody waiting for them."""
 
 _writers: WeakSet[GroupWriter[object]] = WeakSet()
 
@@ -43,7 +52,8 @@ class GroupWriter(Generic[T]):
     def after_fork(self) -> None:
         """Begin anew: what was waiting is the parent's to write."""
         self._changed = threading.Condition(threading.Lock())
-        self._waiting: list[tuple[T, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[T, asyncio.Future[None] | Settled[T]]] = []
+        self._is_urgent = False
         self._thread: threading.Thread | None = None
         self._is_idle = False
         self._is_busy = False
@@ -61,6 +71,7 @@ class GroupWriter(Generic[T]):
             has_thread = self._thread is not None or self._start()
             if has_thread:
                 self._waiting.append((item, done))
+                self._is_urgent = True
                 if self._is_idle:
                     self._changed.notify_all()
         if has_thread:
@@ -68,10 +79,39 @@ class GroupWriter(Generic[T]):
         else:
             self._commit([item])
 
+    def put_soon(self, item: T, settled: Settled[T]) -> bool:
+        """Have an item written within a moment, and go on.
+
+        Parameters
+        ----------
+        item : T
+            What to write.
+        settled : callable
+            Told in the writer's thread once it is durable, or could not be written.
+
+        Returns
+        -------
+        bool
+            Whether it was taken; not if too many wait, or no thread can be started any more.
+        """
+        with self._changed:
+            if len(self._waiting) >= MOST_IN_A_GROUP or not (self._thread or self._start()):
+                return False
+            self._waiting.append((item, settled))
+            number = len(self._waiting)
+            if self._is_idle and number in {1, MOST_IN_A_GROUP}:
+                self._changed.notify_all()
+        return True
+
     def flush(self) -> None:
         """Block until everything that was put is written or has failed."""
         with self._changed:
+            self._is_urgent = bool(self._waiting)
+            self._changed.notify_all()
             self._changed.wait_for(lambda: not self._waiting and not self._is_busy)
+
+    def _is_full(self) -> bool:
+        return self._is_urgent or len(self._waiting) >= MOST_IN_A_GROUP
 
     def _start(self) -> bool:
         thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
@@ -91,17 +131,18 @@ class GroupWriter(Generic[T]):
                 self._commit([item for item, _ in group])
             except BaseException as caught:  # noqa: BLE001  # told to everybody who waits
                 error = caught
-            _settle([done for _, done in group], error)
+            _settle(group, error)
             with self._changed:
                 self._is_busy = False
                 self._changed.notify_all()
 
-    def _next_group(self) -> list[tuple[T, asyncio.Future[None]]]:
+    def _next_group(self) -> list[tuple[T, asyncio.Future[None] | Settled[T]]]:
         """Wait for work; an empty list ends the thread."""
         with self._changed:
             self._is_idle = True
-            self._changed.wait_for(lambda: bool(self._waiting), timeout=IDLE_S)
-            self._is_idle = False
+            if self._changed.wait_for(lambda: bool(self._waiting), timeout=IDLE_S):
+                self._changed.wait_for(self._is_full, timeout=GATHERING_S)
+            self._is_idle = self._is_urgent = False
             group, self._waiting = self._waiting, []
             if group:
                 self._is_busy = True
@@ -110,10 +151,18 @@ class GroupWriter(Generic[T]):
             return group
 
 
-def _settle(futures: list[asyncio.Future[None]], error: BaseException | None) -> None:
+def _settle(
+    group: list[tuple[T, asyncio.Future[None] | Settled[T]]], error: BaseException | None
+) -> None:
     by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-    for future in futures:
-        by_loop.setdefault(future.get_loop(), []).append(future)
+    by_listener: dict[Settled[T], list[T]] = {}
+    for item, done in group:
+        if isinstance(done, asyncio.Future):
+            by_loop.setdefault(done.get_loop(), []).append(done)
+        else:
+            by_listener.setdefault(done, []).append(item)
+    for settled, items in by_listener.items():
+        settled(items, error)
     for loop, waiting in by_loop.items():
         # A closed loop has nobody left who waits; what was to be written is written.
         with suppress(RuntimeError):

@@ -106,19 +106,23 @@ class DatabaseHolder(Generic[D]):
             if database is not None:
                 database.close()
 
-    def do(self, work: Callable[[D], T], *, writes: bool = False) -> T:
-        """Do blocking work with the opened file; once more if it turns out to be damaged."""
+    def do(self, work: Callable[[D], T], *, writes: bool = False, repair: bool = True) -> T:
+        """Do blocking work with the opened file; once more if it turns out to be damaged.
+
+        Without `repair` a damaged file raises and stays, and nothing is made: with `writes` the
+        file must be there, else a missing one is a FileNotFoundError.
+        """
         with no_fork:
-            database = self._opened(writes=writes)
+            database = self._opened(writes=writes, repair=repair)
             try:
                 return work(database)
             except sqlite3.DatabaseError as error:
-                if self.read_only or not is_corrupt(error):
+                if self.read_only or not repair or not is_corrupt(error):
                     raise
                 self._give_up(database, error)
-            return work(self._opened(writes=writes))
+            return work(self._opened(writes=writes, repair=repair))
 
-    def _opened(self, *, writes: bool) -> D:
+    def _opened(self, *, writes: bool, repair: bool) -> D:
         with self._lock:
             database = self._database
             if database is not None:
@@ -126,11 +130,11 @@ class DatabaseHolder(Generic[D]):
                     return database
                 self._database = None
                 database.close()
-            self._database = self._open(writes=writes)
+            self._database = self._open(writes=writes, repair=repair)
             return self._database
 
-    def _open(self, *, writes: bool) -> D:
-        if self.read_only:
+    def _open(self, *, writes: bool, repair: bool) -> D:
+        if self.read_only or not (writes or repair):
             check_private(self.directory)
             return self._open_file(self.directory, read_only=True)
         file = identity(self._path)
@@ -138,7 +142,7 @@ class DatabaseHolder(Generic[D]):
             make_private(self.directory)
             return self._open_for_writing()
         except (OSError, sqlite3.DatabaseError) as error:
-            if is_corrupt(error):
+            if is_corrupt(error) and repair:
                 self._move_aside(error, file)
                 return self._open_for_writing()
             if writes or is_busy(error) or not self._path.exists():

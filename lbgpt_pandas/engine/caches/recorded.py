@@ -11,25 +11,25 @@ from lbgpt_pandas.engine.errors import CacheCorrupt
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from lbgpt_pandas.engine.caches.base import Cache
+    from lbgpt_pandas.engine.caches.standard import StandardTier
 
 _KEYS_A_SCAN = 5_000
 
 
 async def find_recorded(
-    cache: Cache, keys: Sequence[str], *, read: Callable[[str, str], Any] = unseal
+    tier: StandardTier, keys: Sequence[str], *, read: Callable[[str, str], Any] = unseal
 ) -> dict[str, Any]:
     """Return what `read` makes of the answers that are stored under `keys`; change nothing.
 
     Raises
     ------
     CacheCorrupt
-        If an entry is damaged: asking anew would give another answer.
+        If an entry or the whole store is damaged: asking anew would give another answer.
     Exception
         What the store raises; a row of misses would hide that it cannot be read.
     """
     found = {}
-    for key, text in (await cache.get_many(keys)).items():
+    for key, text in (await tier.envelopes(keys)).items():
         try:
             found[key] = read(key, text)
         except CorruptEntry as error:

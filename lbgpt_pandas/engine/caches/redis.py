@@ -6,22 +6,31 @@ import asyncio
 import math
 import re
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from operator import methodcaller
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from lbgpt_pandas.engine.caches.redis_line import RedisLine, end_with
 from lbgpt_pandas.engine.caches.ttl import ttl_seconds
 from lbgpt_pandas.engine.errors import ConfigurationError, MissingExtraError
 from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.secrets import Secret, redact
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterator,
+        Sequence,
+    )
     from datetime import timedelta
 
     from redis.asyncio import Redis
 
-    _Clients = dict[asyncio.AbstractEventLoop, tuple[Redis, AsyncGenerator[None]]]
+    from lbgpt_pandas.engine.caches.redis_line import Lines
+
+T = TypeVar("T")
 
 INSTALL_LINE = "pip install 'lbgpt-pandas[redis]'"
 
@@ -39,8 +48,9 @@ class RedisCache:
     """Texts in a Redis, for processes on any number of machines.
 
     What one process stored first, all read. Connections are made at the first use on each event
-    loop, and end with it. The user in the URL needs the commands MGET, SET, TYPE, UNLINK and
-    SCAN. Let the server keep what was paid for: ``maxmemory-policy noeviction``, and a file.
+    loop, and end with it or with this object. The user in the URL needs the commands MGET, SET,
+    TYPE, UNLINK and SCAN. Let the server keep what was paid for: ``maxmemory-policy
+    noeviction``, and a file.
 
     Parameters
     ----------
@@ -52,7 +62,8 @@ class RedisCache:
     ttl : float or timedelta, optional
         Seconds that a text counts; Redis removes it after them. None: for ever.
     timeout_s : float, default 5.0
-        Seconds to wait for a connection, and for an answer.
+        Seconds to wait until Redis accepts a connection, and for an answer. A queue for one of
+        the connections is no outage and has no time-out.
     max_connections : int, default 32
         Connections at a time of one event loop.
 
@@ -100,7 +111,8 @@ class RedisCache:
         self._url = Secret(url)
         self._password = Secret(urlsplit(url).password or "")
         self._timeout_s, self._max_connections = timeout_s, max_connections
-        self._clients: _Clients = {}
+        self._lines: Lines = {}
+        self._closing = end_with(self, self._lines)
         self.after_fork()
         renew_after_fork(self)
 
@@ -111,7 +123,9 @@ class RedisCache:
         """In a forked child: its loops are others, and a thread may have held the lock."""
         self._lock = threading.Lock()
         # Kept, because a client that is collected here would say that it was not closed.
-        self._of_parent, self._clients = self._clients, {}
+        self._of_parent, self._lines = self._lines, {}
+        self._closing.detach()
+        self._closing = end_with(self, self._lines)
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, str]:
         """Return the texts of those `keys` that are stored.
@@ -122,20 +136,22 @@ class RedisCache:
             If Redis cannot be reached, does not answer in time, or refuses.
         """
         found: dict[str, str] = {}
-        client = await self._client()
         remaining = _chunks(keys)
 
         async def read() -> None:
             for chunk in remaining:
-                values = await client.mget([self.prefix + key for key in chunk])
+                names = [self.prefix + key for key in chunk]
+                values = await self._ask(methodcaller("mget", names))
                 for key, value in zip(chunk, values, strict=True):
                     if value is not None:
                         found[key] = _text(value)
 
-        with self._explained():
+        try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(_COMMANDS_AT_ONCE, math.ceil(len(keys) / KEYS_A_COMMAND))):
                     group.create_task(read())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         return found
 
     async def set(self, key: str, value: str, *, replace: bool = False) -> None:
@@ -150,11 +166,13 @@ class RedisCache:
         """
         name = self.prefix + key
         milliseconds = None if self.ttl_s is None else max(1, round(1_000 * self.ttl_s))
-        client = await self._client()
-        with self._explained():
+
+        async def store(client: Redis) -> None:
             is_stored = await client.set(name, value, nx=not replace, px=milliseconds)
             if not is_stored and _text(await client.type(name)) != "string":
                 await client.set(name, value, px=milliseconds)
+
+        await self._ask(store)
 
     async def delete(self, key: str) -> None:
         """Remove a text, if there is one."""
@@ -163,10 +181,9 @@ class RedisCache:
     async def delete_many(self, keys: Sequence[str]) -> int:
         """Remove texts; return how many there were."""
         removed = 0
-        client = await self._client()
-        with self._explained():
-            for chunk in _chunks(keys):
-                removed += await client.unlink(*(self.prefix + key for key in chunk))
+        for chunk in _chunks(keys):
+            names = [self.prefix + key for key in chunk]
+            removed += await self._ask(methodcaller("unlink", *names))
         return removed
 
     async def scan(self) -> AsyncIterator[dict[str, str]]:
@@ -175,11 +192,11 @@ class RedisCache:
         pattern = _GLOB.sub(r"\\\g<0>", self.prefix) + "*"
         cursor: int | None = None
         while cursor != 0:
-            client, fresh = await self._client(), list[str]()
-            with self._explained():
-                while cursor != 0 and len(fresh) < _KEYS_A_SCAN:
-                    cursor, names = await client.scan(cursor or 0, pattern, _KEYS_A_SCAN)
-                    fresh += [_text(name).removeprefix(self.prefix) for name in names]
+            fresh = list[str]()
+            while cursor != 0 and len(fresh) < _KEYS_A_SCAN:
+                scan = methodcaller("scan", cursor or 0, pattern, _KEYS_A_SCAN)
+                cursor, names = await self._ask(scan)
+                fresh += [_text(name).removeprefix(self.prefix) for name in names]
             # A key may be given twice while Redis rearranges its table.
             wanted = list(dict.fromkeys(key for key in fresh if key not in seen))
             seen.update(wanted)
@@ -189,31 +206,46 @@ class RedisCache:
         """Close the connections; any use opens them again."""
         here = asyncio.get_running_loop()
         with self._lock:
-            clients, self._clients = self._clients, {}
-        for loop, (_, lifetime) in clients.items():
+            lines = self._lines.copy()
+            self._lines.clear()
+        for loop, line in lines.items():
             if loop is here:
-                await lifetime.aclose()
+                await line.close()
             elif loop.is_running():
-                done = asyncio.run_coroutine_threadsafe(_end(lifetime), loop)
+                done = asyncio.run_coroutine_threadsafe(line.close(), loop)
                 await asyncio.wait([asyncio.wrap_future(done)], timeout=self._timeout_s)
 
-    async def _client(self) -> Redis:
+    async def _ask(self, command: Callable[[Redis], Awaitable[T]]) -> T:
+        line = await self._line()
+        from redis import exceptions  # noqa: PLC0415  # an extra, loaded by now
+
+        async with line.place():
+            try:
+                answer = await line.ask(command)
+            except exceptions.RedisError as error:
+                ours = self._in_our_words(error)
+                if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError)):
+                    line.fell_silent(ours)
+                # Without its cause, which may quote what was sent.
+                raise ours from None
+            line.is_heard()
+        return answer
+
+    async def _line(self) -> RedisLine:
         loop = asyncio.get_running_loop()
         with self._lock:
-            known = self._clients.get(loop)
+            known = self._lines.get(loop)
         if known is not None:
-            return known[0]
+            return known
         await asyncio.to_thread(_load_redis)
         with self._lock:
-            for other in [each for each in self._clients if each.is_closed()]:
-                del self._clients[other]
-            if loop in self._clients:
-                return self._clients[loop][0]
-            client = self._new_client()
-            lifetime = _lifetime(client)
-            self._clients[loop] = client, lifetime
-        await anext(lifetime)
-        return client
+            for other in [each for each in self._lines if each.is_closed()]:
+                del self._lines[other]
+            if loop in self._lines:
+                return self._lines[loop]
+            line = self._lines[loop] = RedisLine(self._new_client())
+        await line.open()
+        return line
 
     def _new_client(self) -> Redis:
         from redis.asyncio import BlockingConnectionPool, Redis  # noqa: PLC0415  # an extra
@@ -225,7 +257,6 @@ class RedisCache:
             pool = BlockingConnectionPool.from_url(
                 self._url.reveal(),
                 max_connections=self._max_connections,
-                # A queue for a connection is no outage: whoever has one is timed out by himself.
                 timeout=None,
                 socket_timeout=self._timeout_s,
                 socket_connect_timeout=self._timeout_s,
@@ -239,21 +270,6 @@ class RedisCache:
                 f"the URL of Redis at {self.location} cannot be used: {self._hidden(error)}"
             ) from None
         return Redis.from_pool(pool)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        from redis.exceptions import RedisError  # noqa: PLC0415  # an extra
-
-        # Without their causes, which may quote what was sent.
-        try:
-            yield
-        except RedisError as error:
-            raise self._in_our_words(error) from None
-        except ExceptionGroup as failed:
-            first = failed.exceptions[0]
-            if not isinstance(first, RedisError):
-                raise
-            raise self._in_our_words(first) from None
 
     def _in_our_words(self, error: Exception) -> OSError:
         from redis import exceptions  # noqa: PLC0415  # an extra
@@ -280,18 +296,6 @@ class RedisCache:
         for shape in filter(None, {password, unquote(password)}):
             text = text.replace(shape, "***")
         return redact(text)[:_LONGEST_REASON]
-
-
-async def _lifetime(client: Redis) -> AsyncGenerator[None]:
-    """Close a client when its event loop ends: loops end the generators that began on them."""
-    try:
-        yield
-    finally:
-        await client.aclose()
-
-
-async def _end(lifetime: AsyncGenerator[None]) -> None:
-    await lifetime.aclose()
 
 
 def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -135,6 +135,10 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 def open_read_only(path: Path) -> sqlite3.Connection:
     """Connect where nothing may be changed, or can be."""
+    if not any(file.exists() for file in side_files(path)):
+        # Only what may write removes the side files again that SQLite makes to read.
+        with suppress(sqlite3.OperationalError):
+            return open_reader(path)
     try:
         return _connect(path, "mode=ro")
     except sqlite3.OperationalError as error:

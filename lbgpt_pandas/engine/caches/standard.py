@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from lbgpt_pandas.engine.caches.envelope import CorruptEntry, outdated, seal, unseal
+from lbgpt_pandas.engine.caches.envelope import outdated, seal, unseal, unseal_all
 from lbgpt_pandas.engine.caches.held_back import HeldBack
+from lbgpt_pandas.engine.caches.news import News
+from lbgpt_pandas.engine.caches.notices import Notices
 from lbgpt_pandas.engine.caches.resting import Rest
+from lbgpt_pandas.engine.caches.underway import Underway, Written
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
-from lbgpt_pandas.engine.collection import no_collection
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.lifetime import renew_after_fork
-from lbgpt_pandas.engine.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from lbgpt_pandas.engine.caches.base import Cache
     from lbgpt_pandas.engine.clock import Clock
 
 KEYS_A_LOOKUP = 3_000
 """Keys that are looked up and verified before the event loop gets its turn."""
-
-WRITES_AT_ONCE = 16
-"""Texts that were held back and are written at a time."""
-
-_LONGEST_REASON = 200
-
-_OUTAGES = {
-    ("read",): "cannot be read, rows are asked anew",
-    ("write",): "cannot be written, answers are kept in memory until it can",
-    ("read", "write"): "can be neither read nor written, rows are asked anew and answers are kept "
-    "in memory until it can",
-}
 
 
 class StandardTier:
@@ -65,13 +53,11 @@ class StandardTier:
     def __init__(self, cache: Cache, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self.cache = cache
         self._clock = clock
-        self._notices: list[str] = []
-        self._outages: dict[str, str] = {}
-        self._told: set[str] = set()
+        self._notices = Notices()
         self._giving_way: set[str] = set()
         self._held = HeldBack()
-        self._runs = 0
-        self._news: set[str] = set()
+        self._underway = Underway(cache, self._written)
+        self._news = News()
         self._reads, self._writes = Rest(), Rest()
         self.hits = self.misses = self.corrupt = 0
         self.read_failures = self.write_failures = 0
@@ -84,9 +70,10 @@ class StandardTier:
     def after_fork(self) -> None:
         """Replace the lock, which a thread of the parent may have held, and try anew."""
         self._lock = threading.Lock()
-        self._is_writing_held = False
-        self._runs = 0  # those of the parent go on there
-        self._news.clear()
+        self._held.after_fork()
+        self._notices.after_fork()
+        self._underway.after_fork()
+        self._news.after_fork()
         self._reads.reset()
         self._writes.reset()
 
@@ -105,7 +92,8 @@ class StandardTier:
         keys : sequence of str
             Any number, each once; looked up together.
         repair : bool, default True
-            Whether corrupt entries are removed; they are misses in any case.
+            Whether corrupt entries are removed, and a damaged store is mended; they are misses
+            in any case. Without it nothing in the store is changed or made.
         counts : bool, default True
             Whether these are hits and misses.
         read : callable, default `unseal`
@@ -125,9 +113,7 @@ class StandardTier:
         """
         found: dict[str, Any] = {}
         missing = keys
-        if self._held:
-            with self._lock:
-                texts = self._held.get_many(keys)
+        if texts := self._unwritten(keys):
             await self._take_in(texts, found, repair=repair, read=read)
             missing = [key for key in keys if key not in found]
         if missing:
@@ -135,6 +121,27 @@ class StandardTier:
         if counts:
             self._count(hits=len(found), misses=len(keys) - len(found))
         return found
+
+    async def envelopes(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return the envelopes of those `keys` that there are, as they are; change nothing.
+
+        Those that the store has not written yet are among them, and come first.
+
+        Raises
+        ------
+        Exception
+            What the store raises, if it is needed for any of the keys.
+        """
+        texts = self._unwritten(keys)
+        missing = [key for key in keys if key not in texts]
+        for start in range(0, len(missing), KEYS_A_LOOKUP):
+            texts |= await self._look_up(missing[start : start + KEYS_A_LOOKUP], repair=False)
+        return texts
+
+    def unwritten_keys(self) -> list[str]:
+        """Return the keys of what is held in memory or underway to the store."""
+        underway = self._underway.keys()
+        return list(dict.fromkeys([*underway, *self._held.keys()]))
 
     async def save(
         self,
@@ -171,40 +178,34 @@ class StandardTier:
         except (TypeError, ValueError, RecursionError) as error:
             # The answer is at fault, not the store.
             self._count(write_failures=1)
-            self._tell("seal", f"an answer cannot be kept in the cache: {_reason(error)}")
+            self._notices.tell("seal", "an answer cannot be kept in the cache", error)
             return False
         replace = replace or await self._gives_way(key)
-        if self._runs > 1:
-            with self._lock:
-                self._news.add(key)
+        self._news.add(key)
+        if self._news.runs and not self._held and self._write_soon(key, text, replace=replace):
+            return True
+        if key in self._underway:
+            await self.flush()  # so that the last one that replaces is the one that stays
         if not await self._write(key, text, replace=replace):
             self._hold(key, text, replace=replace)
             return False
         if self._held:
-            with self._lock:
-                self._held.discard(key)
+            self._held.discard(key)
             await self._write_held()
         return True
 
     async def flush(self) -> None:
-        """Try the store again now, and write what is held back; for the end of a run."""
+        """Finish what is underway, and try to write what is held back; for the end of a run."""
+        if self._underway:
+            await self.cache.finish()  # type: ignore[attr-defined]  # of a store with set_soon
         if self._held:
             with self._lock:
                 self._writes.reset()
             await self._write_held()
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self) -> AbstractContextManager[None]:
         """Let a run read and write; what others store meanwhile is news to it."""
-        with self._lock:
-            self._runs += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._runs -= 1
-                if not self._runs:
-                    self._news.clear()
+        return self._news.during_run()
 
     def is_news(self, key: str) -> bool:
         """Tell whether a run has stored this answer after another may have looked for it."""
@@ -220,18 +221,24 @@ class StandardTier:
         with self._lock:
             self._reads.reset()
             self._writes.reset()
-            self._told.clear()
+        self._notices.tell_again()
 
     def take_notices(self) -> list[str]:
         """Return what has to be told, each text once; the caller warns in its own thread."""
-        with self._lock:
-            notices, self._notices = self._notices, []
-            outages, self._outages = self._outages, {}
-        if outages:
-            what = _OUTAGES[tuple(sorted(outages))]
-            notices.insert(0, f"the cache {what}: {next(iter(outages.values()))}")
         # A store that repairs itself has something to tell as well.
-        return [*notices, *getattr(self.cache, "take_notices", list)()]
+        return [*self._notices.take(), *getattr(self.cache, "take_notices", list)()]
+
+    def _unwritten(self, keys: Sequence[str]) -> dict[str, str]:
+        if not self._held and not self._underway:
+            return {}
+        # In this order: what cannot be written is held before it stops being underway.
+        underway = self._underway.get_many(keys)
+        return self._held.get_many(keys) | underway
+
+    def _look_up(self, keys: Sequence[str], *, repair: bool) -> Awaitable[dict[str, str]]:
+        # Only a store that repairs itself has two ways of reading.
+        peek = None if repair else getattr(self.cache, "peek_many", None)
+        return (peek or self.cache.get_many)(keys)
 
     async def _read(
         self,
@@ -248,7 +255,8 @@ class StandardTier:
             return
         try:
             for start in range(0, len(keys), KEYS_A_LOOKUP):
-                texts = await self.cache.get_many(keys[start : start + KEYS_A_LOOKUP])
+                some = keys[start : start + KEYS_A_LOOKUP]
+                texts = await self._look_up(some, repair=repair)
                 await self._take_in(texts, found, repair=repair, read=read)
         except ConfigurationError:
             raise
@@ -270,7 +278,7 @@ class StandardTier:
         repair: bool,
         read: Callable[[str, str], Any],
     ) -> None:
-        for key in _read_all(texts, read, into=found):
+        for key in unseal_all(texts, read, into=found):
             await self._discard(key, repair=repair)
         ttl_s = getattr(self.cache, "ttl_s", None)
         if ttl_s is None:
@@ -301,6 +309,29 @@ class StandardTier:
             with self._lock:
                 self._writes.abandoned(attempt)
 
+    def _write_soon(self, key: str, text: str, *, replace: bool) -> bool:
+        with self._lock:
+            attempt = self._writes.begin(self._clock.monotonic())
+        if attempt is None:
+            return False
+        if self._underway.begin(key, Written(text, replace, attempt)):
+            return True
+        with self._lock:
+            self._writes.abandoned(attempt)
+        return False
+
+    def _written(self, entries: dict[str, Written], error: BaseException | None) -> None:
+        if isinstance(error, Exception):
+            self._count(write_failures=len(entries))
+        for key, (text, replace, attempt) in entries.items():
+            if error is None:
+                with self._lock:
+                    self._writes.succeeded(attempt)
+                    self._giving_way.discard(key)
+            else:
+                self._fail("write", self._writes, attempt, error)
+                self._hold(key, text, replace=replace)
+
     async def _gives_way(self, key: str) -> bool:
         """Tell whether what is stored may be replaced: it is still too old, or damaged."""
         if key not in self._giving_way:
@@ -317,41 +348,20 @@ class StandardTier:
         return ttl_s is not None and bool(outdated({key: text}, now=now, ttl_s=ttl_s))
 
     def _hold(self, key: str, text: str, *, replace: bool) -> None:
-        with self._lock:
-            dropped = self._held.add(key, text, replace=replace)
-        if dropped:
-            self._tell(
+        if self._held.add(key, text, replace=replace):
+            self._notices.tell(
                 "dropped",
                 "the cache cannot be written and no more answers fit into memory; the oldest are "
                 "dropped and will be asked anew",
             )
 
     async def _write_held(self) -> None:
-        with self._lock:
-            if self._is_writing_held:
-                return
-            self._is_writing_held = True
-            entries = self._held.entries()
-        waiting = iter(entries)
-
-        async def write() -> None:
-            for key, text, replace in waiting:
-                if not await self._write(key, text, replace=replace):
-                    return
-                with self._lock:
-                    self._held.discard(key, text)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(WRITES_AT_ONCE, len(entries))):
-                    group.create_task(write())
-        finally:
-            self._is_writing_held = False
+        await self._held.write_out(self._write)
 
     async def _discard(self, key: str, *, repair: bool) -> None:
         self._count(corrupt=1)
         done = "removed and asked anew" if repair else "asked anew"
-        self._tell("corrupt", f"cache entries are damaged; they are {done}")
+        self._notices.tell("corrupt", f"cache entries are damaged; they are {done}")
         if not repair:
             return
         with self._lock:
@@ -360,40 +370,16 @@ class StandardTier:
         try:
             await self.cache.delete(key)
         except Exception as error:  # noqa: BLE001  # the store is anybody's code
-            self._tell("delete", f"a damaged cache entry cannot be removed: {_reason(error)}")
+            self._notices.tell("delete", "a damaged cache entry cannot be removed", error)
 
-    def _fail(self, kind: str, rest: Rest, attempt: int, error: Exception) -> None:
+    def _fail(
+        self, kind: Literal["read", "write"], rest: Rest, attempt: int, error: BaseException
+    ) -> None:
         with self._lock:
             rest.failed(attempt, self._clock.monotonic())
-            if kind not in self._told:
-                self._told.add(kind)
-                self._outages[kind] = _reason(error)
+        self._notices.tell_outage(kind, error)
 
     def _count(self, **events: int) -> None:
         with self._lock:
             for name, number in events.items():
                 setattr(self, name, getattr(self, name) + number)
-
-    def _tell(self, topic: str, text: str) -> None:
-        with self._lock:
-            if topic not in self._told:
-                self._told.add(topic)
-                self._notices.append(text)
-
-
-def _read_all(
-    texts: dict[str, str], read: Callable[[str, str], Any], *, into: dict[str, Any]
-) -> list[str]:
-    """Read what can be read; return the keys of the rest."""
-    corrupt = []
-    with no_collection():
-        for key, text in texts.items():
-            try:
-                into[key] = read(key, text)
-            except CorruptEntry:
-                corrupt.append(key)
-    return corrupt
-
-
-def _reason(error: Exception) -> str:
-    return redact(f"{type(error).__name__}: {error}")[:_LONGEST_REASON]

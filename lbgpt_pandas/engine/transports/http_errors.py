@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.errors import RequestError
 
 # A pooled connection that could not be had, or a socket that never opened: nothing was sent.
-_UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
+_UNSENT = frozenset(
+    {
+        "ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol",
+        # aiohttp's own.
+        "ClientConnectorDNSError", "ClientConnectorError", "ClientConnectorSSLError",
+        "ClientHttpProxyError", "ClientProxyConnectionError", "ConnectionTimeoutError",
+        "InvalidUrlClientError", "NonHttpUrlClientError",
+    }
+)  # fmt: skip
 _REDIRECT = 3
 
 

@@ -1,36 +1,39 @@
-"""OpenAI's and Azure's endpoints through the openai SDK, one attempt a call.
+"""OpenAI's and Azure's endpoints, one attempt a call.
 
-The SDK builds clients, authenticates and names its errors. Its retries are off, because the
-engine has one retry layer, and its parsing is skipped: a status 200 may carry anything, and
-the SDK hands malformed bodies out as text, None or a list.
+Chat completions go straight over aiohttp; the openai SDK is loaded for streams, embeddings,
+other HTTP stacks and its own keywords. Its retries are off, because the engine has one retry
+layer, and its parsing is skipped: a status 200 may carry anything, and the SDK hands malformed
+bodies out as text, None or a list.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
-
-import orjson
+from urllib.parse import quote, urlencode
 
 from lbgpt_pandas.engine.errors import (
     ConfigurationError,
     ConnectionFailed,
-    IncompleteStream,
-    MalformedResponse,
     RequestError,
 )
-from lbgpt_pandas.engine.retry import classify_response
 from lbgpt_pandas.engine.secrets import conceal, redact
-from lbgpt_pandas.engine.transports.base import Reply, Stream
+from lbgpt_pandas.engine.transports.base import Stream
+from lbgpt_pandas.engine.transports.bodies import (
+    MAX_BODY_BYTES,
+    read_reply,
+    request_id_of,
+    split_keywords,
+)
+from lbgpt_pandas.engine.transports.chunks import read_chunks
+from lbgpt_pandas.engine.transports.direct import CONNECT_TIMEOUT_S, DirectClient
 from lbgpt_pandas.engine.transports.http_errors import connection_error, status_error
-from lbgpt_pandas.engine.transports.sse import read_events
 
 if TYPE_CHECKING:
     from collections.abc import (
-        AsyncGenerator,
         AsyncIterator,
         Awaitable,
         Callable,
@@ -40,18 +43,15 @@ if TYPE_CHECKING:
     )
 
     from lbgpt_pandas.engine.secrets import Secret
+    from lbgpt_pandas.engine.transports.base import Reply
     from lbgpt_pandas.engine.types import Request
 
 HttpClient = Literal["aiohttp", "httpx"]
 """Names of the two HTTP stacks; a callable that makes a client is accepted as well."""
 
-CONNECT_TIMEOUT_S = 5.0
-MAX_BODY_BYTES = 20 * 2**20
 MAX_VECTOR_BYTES = 2**18
 
 OPENAI_URL = "https://api.openai.com/v1"
-
-_SDK_KEYWORDS = frozenset({"extra_headers", "extra_query", "extra_body"})
 
 
 class OpenAITransport:
@@ -82,6 +82,7 @@ class OpenAITransport:
         self._organization = organization
         self._http_client = http_client
         self._client: Any = None
+        self._direct: DirectClient | None = None
 
     def _keys(self) -> list[str]:
         return [self._api_key.reveal()]
@@ -96,40 +97,61 @@ class OpenAITransport:
             raise
 
     async def open(self) -> None:
-        """Build the SDK client on the running loop."""
-        # Importing the SDK takes up to a second, in which the loop has other things to do.
-        for module in ("openai", "openai.resources.chat.completions", "openai.types.chat"):
-            await asyncio.to_thread(importlib.import_module, module)
-        self._client = self._build_client(make_http_client(self._http_client))
+        """Make a session on the running loop, or the SDK's client where it has to be that."""
+        # Headers that the environment adds to every request are the SDK's business.
+        is_plain = self._http_client == "aiohttp" and not os.environ.get("OPENAI_CUSTOM_HEADERS")
+        if is_plain and DirectClient.can_reach(self._url("")):
+            self._direct = DirectClient(self._url(""), self._credentials())
+            await self._direct.open()
+        else:
+            await self._sdk()
 
     async def close(self) -> None:
-        """Close the SDK client and its connections."""
+        """Close all connections."""
+        direct, self._direct = self._direct, None
         client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        async with AsyncExitStack() as closing:
+            for each in (direct, client):
+                if each is not None:
+                    closing.push_async_callback(each.close)
+
+    async def _sdk(self) -> Any:
+        """Return the SDK's client; the first call builds it."""
+        if self._client is None:
+            # Importing the SDK takes up to a second, in which the loop has other things to do.
+            for module in ("openai", "openai.resources.chat.completions", "openai.types.chat"):
+                await asyncio.to_thread(importlib.import_module, module)
+        if self._client is None:
+            self._client = self._build_client(make_http_client(self._http_client))
+        return self._client
 
     async def chat(self, request: Request, *, timeout: float | None) -> Reply:
         """Send one request once; see `Transport.chat`."""
         keywords, body = split_keywords(request.params)
-        send = self._client.chat.completions.with_raw_response.create
+        model = self._model(request.model or "")
         with self._concealing():
+            if self._direct is not None and not keywords:
+                content = {"messages": request.messages, "model": model, **body}
+                headers = await self._token_header()
+                return await self._direct.post(self._url(model), content, headers=headers)
+            send = (await self._sdk()).chat.completions.with_raw_response.create
             # Sent as extra_body, fields the SDK does not know reach the provider verbatim.
             response = await _classified(
                 lambda: send(
                     messages=request.messages,
-                    model=self._model(request.model or ""),
+                    model=model,
                     extra_body=body,
                     timeout=_timeouts(timeout),
                     **keywords,
                 )
             )
-            return _read_reply(response)
+            return read_reply(response.content, response.headers)
 
     @asynccontextmanager
     async def stream(self, request: Request, *, timeout: float | None) -> AsyncIterator[Stream]:
         """Send one request once, for an answer in parts; see `Transport.stream`."""
         keywords, body = split_keywords(request.params)
-        send = self._client.chat.completions.with_streaming_response.create
+        send = (await self._sdk()).chat.completions.with_streaming_response.create
         async with AsyncExitStack() as resources:
             resources.enter_context(self._concealing())
             response = await _classified(
@@ -143,9 +165,9 @@ class OpenAITransport:
                     )
                 )
             )
-            chunks = _read_chunks(response)
+            chunks = read_chunks(response)
             await resources.enter_async_context(aclosing(chunks))
-            yield Stream(chunks, response.headers, _request_id(response))
+            yield Stream(chunks, response.headers, request_id_of(response.headers))
 
     async def embed(
         self,
@@ -157,7 +179,7 @@ class OpenAITransport:
     ) -> Reply:
         """Embed texts in one call; see `Transport.embed`."""
         keywords, body = split_keywords(params)
-        send = self._client.embeddings.with_raw_response.create
+        send = (await self._sdk()).embeddings.with_raw_response.create
         with self._concealing():
             response = await _classified(
                 lambda: send(
@@ -170,10 +192,32 @@ class OpenAITransport:
                     **keywords,
                 )
             )
-            return _read_reply(response, most=MAX_BODY_BYTES + MAX_VECTOR_BYTES * len(inputs))
+            return read_reply(
+                response.content,
+                response.headers,
+                most=MAX_BODY_BYTES + MAX_VECTOR_BYTES * len(inputs),
+            )
 
     def _model(self, name: str) -> str:
         return name
+
+    def _url(self, model: str) -> str:
+        """Address of chat completions by a model."""
+        del model
+        return f"{(self._base_url or OPENAI_URL).rstrip('/')}/chat/completions"
+
+    async def _token_header(self) -> dict[str, str] | None:
+        return None
+
+    def _credentials(self) -> dict[str, str]:
+        organization = self._organization or os.environ.get("OPENAI_ORG_ID")
+        project = os.environ.get("OPENAI_PROJECT_ID")
+        headers = {
+            "Authorization": f"Bearer {self._api_key.reveal()}",
+            "OpenAI-Organization": organization,
+            "OpenAI-Project": project,
+        }
+        return {name: value for name, value in headers.items() if value}
 
     def _build_client(self, http_client: Any) -> object:
         import openai  # noqa: PLC0415  # costs 0.6 s, paid at the first request
@@ -224,6 +268,7 @@ class AzureTransport(OpenAITransport):
         self._token_provider = token_provider
         self._http_client = http_client
         self._client = None
+        self._direct = None
         self._last_token = ""
 
     def _keys(self) -> list[str]:
@@ -244,6 +289,20 @@ class AzureTransport(OpenAITransport):
 
     def _model(self, name: str) -> str:
         return self._model_map.get(name, name)
+
+    def _url(self, model: str) -> str:
+        place = f"{self._endpoint.rstrip('/')}/openai/deployments/{quote(model, safe='')}"
+        return f"{place}/chat/completions?{urlencode({'api-version': self._api_version})}"
+
+    async def _token_header(self) -> dict[str, str] | None:
+        if self._token_provider is None:
+            return None
+        return {"Authorization": f"Bearer {await self._token()}"}
+
+    def _credentials(self) -> dict[str, str]:
+        if self._token_provider is not None or self._azure_key is None:
+            return {}
+        return {"api-key": self._azure_key.reveal()}
 
     def _build_client(self, http_client: Any) -> object:
         import openai  # noqa: PLC0415  # costs 0.6 s, paid at the first request
@@ -282,101 +341,6 @@ def make_http_client(choice: HttpClient | Callable[[], object]) -> object:
                 f"http_client={type(choice).__name__} cannot be used: give 'aiohttp', 'httpx', or "
                 "a callable that makes a client (a live client is bound to one event loop)"
             )
-
-
-def split_keywords(params: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, object]]:
-    """Divide request parameters into keywords of the SDK and the body sent verbatim."""
-    keywords = {name: value for name, value in params.items() if name in _SDK_KEYWORDS}
-    extra = keywords.pop("extra_body", None)
-    body = {
-        name: value
-        for name, value in params.items()
-        if name not in _SDK_KEYWORDS and name != "model"
-    }
-    if isinstance(extra, dict):
-        body.update(extra)
-    return keywords, body
-
-
-def parse_body(raw: bytes, *, request_id: str | None = None, most: int = MAX_BODY_BYTES) -> object:
-    """Parse the body of a status 200.
-
-    Raises
-    ------
-    MalformedResponse
-        If it has over `most` bytes or is not JSON.
-    """
-    if len(raw) > most:
-        raise MalformedResponse(
-            f"the answer has {len(raw):,} bytes; more than {most:,} are not accepted",
-            request_id=request_id,
-            maybe_billed=True,
-        )
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        start = redact(raw[:60].decode("utf-8", "replace"))
-        raise MalformedResponse(
-            f"the answer is not JSON; it begins with {start!r}",
-            request_id=request_id,
-            maybe_billed=True,
-        ) from None
-
-
-def _read_reply(response: Any, *, most: int = MAX_BODY_BYTES) -> Reply:
-    request_id = _request_id(response)
-    payload = parse_body(response.content, request_id=request_id, most=most)
-    if isinstance(payload, dict) and payload.get("error"):
-        # Routers answer 200 before they know what the provider behind them says.
-        raise classify_response(200, payload, response.headers, now=datetime.now(UTC))
-    return Reply(payload=payload, headers=response.headers, request_id=request_id)
-
-
-def _request_id(response: Any) -> str | None:
-    found: str | None = response.headers.get("x-request-id") or response.headers.get(
-        "apim-request-id"
-    )
-    return found
-
-
-async def _read_chunks(response: Any) -> AsyncGenerator[object, None]:
-    """Yield the JSON of the events in a streamed response."""
-    kind = response.headers.get("content-type", "")
-    async with aclosing(response.iter_bytes()) as pieces:
-        is_whole = "json" in kind or "html" in kind
-        events = _read_whole(response, pieces) if is_whole else read_events(pieces)
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    yield event
-        except RequestError:
-            raise
-        except Exception as error:  # noqa: BLE001  # of whatever HTTP stack is underneath
-            failure = connection_error(error)
-        else:
-            return
-    if failure.code == "connection_lost":
-        failure = IncompleteStream(failure.message, code=failure.code, maybe_billed=True)
-    raise failure from None
-
-
-async def _read_whole(response: Any, pieces: AsyncIterator[bytes]) -> AsyncGenerator[object, None]:
-    """Read a body that is no stream; nothing but an error in it is of use."""
-    raw = bytearray()
-    async for piece in pieces:
-        raw += piece
-        if len(raw) > MAX_BODY_BYTES:
-            break
-    payload = parse_body(bytes(raw), request_id=_request_id(response))
-    if not (isinstance(payload, dict) and payload.get("error")):
-        raise MalformedResponse(
-            "the server answered with a whole body where a stream was asked for; ask it by "
-            "chat_completion",
-            status=200,
-            request_id=_request_id(response),
-            maybe_billed=True,
-        )
-    yield payload
 
 
 async def _classified(send: Callable[[], Awaitable[Any]]) -> Any:

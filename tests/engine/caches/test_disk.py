@@ -23,7 +23,7 @@ from lbgpt_pandas.engine.caches.database import DATABASE
 from lbgpt_pandas.engine.caches.disk import DiskCache, default_directory
 from lbgpt_pandas.engine.caches.safedisk import SafeDisk
 from lbgpt_pandas.engine.caches.standard import StandardTier
-from lbgpt_pandas.engine.errors import ConfigurationError
+from lbgpt_pandas.engine.errors import CacheCorrupt, ConfigurationError
 
 WHOSE = {"family": "f", "model": "m"}
 KEYS = [str(number) for number in range(200)]
@@ -373,6 +373,55 @@ async def test_reading_only_moves_nothing_aside(tmp_path, damage):
     assert database.read_bytes() == damaged
     assert not quarantined(cache)
     await reader.close()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_look_without_repair_moves_nothing_aside(tmp_path, damage):
+    await filled(tmp_path / "cache")
+    cache = DiskCache(tmp_path / "cache")
+    database = cache.directory / DATABASE
+    damaged = damage(database.read_bytes())
+    database.write_bytes(damaged)
+    before = sorted(cache.directory.iterdir())
+    tier = StandardTier(cache)
+    assert await tier.find(KEYS, repair=False) == {}
+    (notice,) = tier.take_notices()
+    assert "cannot be read" in notice
+    assert "damaged" in notice
+    with pytest.raises(CacheCorrupt, match="left as it is"):
+        await tier.envelopes(KEYS)
+    await cache.close()
+    assert sorted(cache.directory.iterdir()) == before
+    assert database.read_bytes() == damaged
+    tier.reset()
+    assert await tier.find(KEYS) == {}
+    assert len(quarantined(cache)) == 1
+    await cache.close()
+
+
+@pytest.mark.parametrize("there", ["nothing", "directory", "empty file"])
+async def test_a_look_without_repair_makes_nothing(tmp_path, there):
+    cache = DiskCache(tmp_path / "cache")
+    if there != "nothing":
+        cache.directory.mkdir()
+    if there == "empty file":
+        (cache.directory / DATABASE).touch()
+    before = sorted(tmp_path.rglob("*"))
+    tier = StandardTier(cache)
+    assert await tier.find(KEYS, repair=False) == {}
+    assert await tier.envelopes(KEYS) == {}
+    assert tier.take_notices() == []
+    await cache.close()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+async def test_a_look_leaves_no_side_files_behind(tmp_path):
+    await filled(tmp_path / "cache")
+    cache = DiskCache(tmp_path / "cache")
+    before = sorted(cache.directory.iterdir())
+    assert len(await cache.peek_many(KEYS)) == len(KEYS)
+    await cache.close()
+    assert sorted(cache.directory.iterdir()) == before
 
 
 @pytest.mark.parametrize("removed", ["directory", "database"])

@@ -152,3 +152,54 @@ async def test_without_threads_the_item_is_written_all_the_same(ledger, monkeypa
     await writer.put("a")
     writer.flush()
     assert ledger.groups == [["a"]]
+
+
+class Told:
+    def __init__(self):
+        self.ends, self.came = [], threading.Event()
+
+    def __call__(self, items, error):
+        self.ends.append((items, error))
+        self.came.set()
+
+
+def test_what_nobody_waits_for_gathers_and_is_told_together(ledger, monkeypatch):
+    monkeypatch.setattr(group_writer, "GATHERING_S", 5.0)
+    writer, told = GroupWriter(ledger.commit, name="test"), Told()
+    for number in range(10):
+        assert writer.put_soon(number, told)
+    writer.flush()
+    assert ledger.groups == [list(range(10))]
+    assert told.ends == [(list(range(10)), None)]
+
+
+def test_a_full_group_is_written_at_once_and_more_is_not_taken(ledger, monkeypatch):
+    monkeypatch.setattr(group_writer, "GATHERING_S", 5.0)
+    monkeypatch.setattr(group_writer, "MOST_IN_A_GROUP", 3)
+    writer, told = GroupWriter(ledger.commit, name="test"), Told()
+    ledger.hold = {0}
+    assert all(writer.put_soon(number, told) for number in range(3))
+    assert ledger.begun.wait(2)
+    assert all(writer.put_soon(number, told) for number in range(3, 6))
+    assert not writer.put_soon(6, told)
+    ledger.go_on.set()
+    writer.flush()
+    assert ledger.items == list(range(6))
+
+
+async def test_who_waits_does_not_wait_for_others_to_gather(ledger, monkeypatch):
+    monkeypatch.setattr(group_writer, "GATHERING_S", 5.0)
+    writer, told = GroupWriter(ledger.commit, name="test"), Told()
+    assert writer.put_soon("soon", told)
+    await asyncio.wait_for(writer.put("now"), 2)
+    assert ledger.items == ["soon", "now"]
+
+
+def test_a_failure_of_what_nobody_waits_for_is_told(ledger):
+    writer, told = GroupWriter(ledger.commit, name="test"), Told()
+    ledger.bad = {"x"}
+    assert writer.put_soon("x", told)
+    assert told.came.wait(2)
+    ((items, error),) = told.ends
+    assert items == ["x"]
+    assert isinstance(error, OSError)

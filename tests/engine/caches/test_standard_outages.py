@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lbgpt_pandas.engine.caches import standard
+from lbgpt_pandas.engine.caches import held_back, standard
 from lbgpt_pandas.engine.caches.base import MemoryCache
 from lbgpt_pandas.engine.caches.disk import DiskCache
 from lbgpt_pandas.engine.caches.envelope import seal
@@ -145,7 +145,7 @@ async def test_a_flush_writes_some_at_a_time(store, tier):
     store.writes_fail, store.most_at_once = False, 0
     await tier.flush()
     assert len(await store.get_many(keys)) == 200
-    assert 1 < store.most_at_once <= standard.WRITES_AT_ONCE
+    assert 1 < store.most_at_once <= held_back.WRITES_AT_ONCE
 
 
 async def test_a_store_that_fails_again_stops_the_flush(store, tier):
@@ -154,7 +154,7 @@ async def test_a_store_that_fails_again_stops_the_flush(store, tier):
     await save(tier, *keys)
     store.writes = 0
     await tier.flush()
-    assert store.writes <= standard.WRITES_AT_ONCE
+    assert store.writes <= held_back.WRITES_AT_ONCE
     assert len(await tier.find(keys)) == 200
 
 
