@@ -12,6 +12,7 @@ import pandas as pd
 from lbgpt_pandas.cache_info import CacheInfo, SemanticInfo
 from lbgpt_pandas.chosen_keys import chosen_keys
 from lbgpt_pandas.engine.caches.disk import DiskCache
+from lbgpt_pandas.engine.embargo import check_change
 from lbgpt_pandas.engine.errors import CacheWarning, ConfigurationError
 from lbgpt_pandas.engine.inventory import (
     matching,
@@ -274,9 +275,9 @@ class _Stores(NamedTuple):
 
 
 def _stores(*, change: bool = False) -> _Stores:
+    if change:
+        check_change("this")
     current = settings()
-    if change and current.replay is not None:
-        raise ConfigurationError("lb.replay uses no cache; change lb.cache outside of its block")
     engine = current.engine
     tier = engine.tier if engine is not None and engine.has_cache else current.cache
     semantic = None if engine is None else engine.semantic

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.archive import open_archive
-from lbgpt_pandas.engine.embargo import embargo
+from lbgpt_pandas.engine.embargo import check_change, embargo
 from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.portal import run_sync
 from lbgpt_pandas.engine.replay import load_replay
@@ -92,6 +92,7 @@ def load_run(path: str | PathLike[str], *, into: object = None) -> LoadedRun:
 
 def _tier(cache: object) -> StandardTier:
     if cache is None:
+        check_change("load_run() without into=")
         tier = settings().cache
     else:
         with using(cache=cache) as given:

@@ -150,6 +150,8 @@ def row_details(run: Ended, outcomes: Sequence[Outcome | None]) -> dict[str, Any
     """
     by_code = run.batch.keys
     keys = [by_code[code] or None if code >= 0 else None for code in run.plan.codes.tolist()]
+    # Also of what was asked again, whose row may have an answer all the same.
+    asked = [outcome for _, outcome in run.batch.rounds.asked.values()]
     return {
         "keys": keys,
         "row_fingerprint": hashlib.sha256(
@@ -157,7 +159,7 @@ def row_details(run: Ended, outcomes: Sequence[Outcome | None]) -> dict[str, Any
         ).hexdigest(),
         "failures": {
             outcome.key: failure_of(outcome.error)
-            for outcome in outcomes
+            for outcome in (*asked, *outcomes)
             if outcome and outcome.error and outcome.key
         },
         "near": _near(keys, outcomes),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lbgpt_pandas.engine.arguments import check_timeout
 from lbgpt_pandas.engine.calls import Books, Call
 from lbgpt_pandas.engine.completions import read_completion
+from lbgpt_pandas.engine.embargo import check_call
 from lbgpt_pandas.engine.errors import (
     AuthError,
     ConfigurationError,
@@ -154,6 +155,7 @@ class Attempts:
         The block calls `Call.settle` when it has its answer. A `RequestError` that leaves it
         counts as the call's failure, anything else as a call that was abandoned.
         """
+        check_call("this request")
         check_timeout(request.options.get("request_timeout"))
         if trail.order is None:
             trail.order = session.scheduler.next_order()

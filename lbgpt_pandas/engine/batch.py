@@ -175,10 +175,8 @@ class Batch:
                 await self._look_up_and_ask()
         finally:
             self._elapsed_s = self._clock.monotonic() - self._started_at
-            self._finished = True
         if (fatal := self._prospects.fatal) is not None:
-            answered = self._figures.requests
-            raise self._prospects.final_error(fatal, self.outcomes, answered=answered)
+            raise self._prospects.final_error(fatal, self.outcomes, answered=self._figures.requests)
         if self._unaffordable is not None:
             raise self._unaffordable
         if None in self.outcomes:
@@ -217,6 +215,8 @@ class Batch:
         if not self._run.stopped:
             await second._look_up_and_ask()
         self._figures.spend(second._figures)
+        self._prospects.fatal = self._prospects.fatal or second._prospects.fatal
+        self._unaffordable = self._unaffordable or second._unaffordable
         return second.outcomes
 
     def snapshot(self) -> RunSnapshot:

@@ -82,12 +82,7 @@ def check_embargo(what: str) -> None:
         In a thread or task of the same process that is not part of the block; which of the two
         was meant cannot be told.
     """
-    name = _inside.get()
-    if name is not None:
-        raise CacheMiss(
-            f"{what} would ask a provider, and lb.replay({name!r}) asks nobody; call it outside "
-            "of the block"
-        )
+    check_call(what)
     name = _blocks.latest()
     if name is not None:
         raise ConfigurationError(
@@ -95,4 +90,46 @@ def check_embargo(what: str) -> None:
             "not in this thread. To replay here as well run the thread's work by "
             "contextvars.copy_context().run(...), or open lb.replay in it; else wait for the end "
             "of the block"
+        )
+
+
+def check_call(what: str) -> None:
+    """Refuse a call that is about to be sent inside of the block, wherever it was prepared.
+
+    Parameters
+    ----------
+    what : str
+        Subject of the message.
+
+    Raises
+    ------
+    CacheMiss
+        Inside of the block.
+    """
+    name = _inside.get()
+    if name is not None:
+        raise CacheMiss(
+            f"{what} would ask a provider, and lb.replay({name!r}) asks nobody; call it outside "
+            "of the block"
+        )
+
+
+def check_change(what: str) -> None:
+    """Refuse to change a cache while an archive is replayed, inside of the block and beside it.
+
+    Parameters
+    ----------
+    what : str
+        Subject of the message.
+
+    Raises
+    ------
+    ConfigurationError
+        Whose cache is meant cannot be told.
+    """
+    name = _inside.get() or _blocks.latest()
+    if name is not None:
+        raise ConfigurationError(
+            f"{what} would change a cache while lb.replay({name!r}) is open, and lb.replay uses no "
+            "cache; do it when the block has ended"
         )

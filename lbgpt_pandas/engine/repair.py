@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from lbgpt_pandas.engine.errors import SchemaMismatch
+from lbgpt_pandas.engine.errors import CacheMiss, SchemaMismatch
 from lbgpt_pandas.engine.types import Outcome, Source
 
 if TYPE_CHECKING:
@@ -118,8 +119,15 @@ async def repair(
         Gets numbers of requests and what is to be sent for them, and returns the outcomes.
     rounds : Rounds
         Where it is noted.
+
+    Raises
+    ------
+    CacheMiss
+        If `ask` raises it; its numbers, which are places in what was asked, are made those of
+        the run's requests.
     """
     latest: dict[int, Request] = {}
+    asked: Counter[int] = Counter()
     for _ in range(ROUNDS):
         wrong = check.of(outcomes)
         if not wrong:
@@ -131,15 +139,20 @@ async def repair(
             request = request or requests[number]
             latest[number] = check.again(request, _reply(outcome), problem)
         numbers = list(wrong)
-        answers = await ask(numbers, [latest[number] for number in numbers])
+        try:
+            answers = await ask(numbers, [latest[number] for number in numbers])
+        except CacheMiss as miss:
+            miss.numbers = tuple(numbers[place] for place in miss.numbers)
+            raise
         for number, answer in zip(numbers, answers, strict=True):
             first = outcomes[number]
             outcomes[number] = None if first is None else repaired(first, answer)
             if first is not None and answer is not None:
+                asked[number] += 1
                 rounds.add(first.key, latest[number], answer)
     for number, problem in check.of(outcomes).items():
         last = outcomes[number]
-        outcomes[number] = None if last is None else unfit(last, problem)
+        outcomes[number] = None if last is None else unfit(last, problem, again=asked[number])
 
 
 def repaired(first: Outcome, second: Outcome | None) -> Outcome:
@@ -169,11 +182,12 @@ def repaired(first: Outcome, second: Outcome | None) -> Outcome:
     )
 
 
-def unfit(outcome: Outcome, problem: str) -> Outcome:
-    """Return the failure that a reply which still does not fit is."""
+def unfit(outcome: Outcome, problem: str, *, again: int) -> Outcome:
+    """Return the failure that a reply is which does not fit, asked for so many times again."""
     reply = _reply(outcome)
+    times = f"{again + 1} times" if again else "once, when the run was stopped"
     error = SchemaMismatch(
-        f"the reply does not fit, after it was asked for {ROUNDS + 1} times: {problem}. "
+        f"the reply does not fit, after it was asked for {times}: {problem}. "
         f"It begins {reply[:SHOWN]!r}; error.raw is all of it",
         code="schema_mismatch",
     )

@@ -94,15 +94,26 @@ async def test_streams_and_lists_are_refused(archive, engine):
                 await anext(chunks)
 
 
+async def test_a_call_is_refused_wherever_it_was_prepared(archive, engine):
+    prepared = engine._batch([ASK])
+    async with engine:
+        with lb.replay(archive), pytest.raises(lb.CacheMiss, match="this request would ask"):
+            await prepared.arun()
+
+
 def test_the_real_cache_is_not_changed(archive):
     with lb.replay(archive):
         for change in (
             lb.cache.clear,
             lambda: lb.cache.forget([True, True]),
             lambda: lb.cache.load(archive),
+            lambda: lb.load_run(archive),
+            lambda: in_thread(lb.cache.clear),
+            lambda: in_thread(lambda: lb.load_run(archive)),
         ):
             with pytest.raises(lb.ConfigurationError, match=r"lb\.replay uses no cache"):
                 change()
+        assert lb.load_run(archive, into={}).added == 2
     assert lb.cache.info().entries == 2
 
 

@@ -125,7 +125,8 @@ def test_what_is_still_running_is_not_resumed(own_cache):
     stuck = Stuck()
     run = WORDS.lbgpt.submit("{}", engine=stuck.engine)
     assert stuck.is_stuck.wait(10)
-    while lb.runs().empty:  # it is entered while it asks already
+    deadline = time.monotonic() + 10  # it is entered while it asks already
+    while lb.runs().empty and time.monotonic() < deadline:
         time.sleep(0.005)
     [line] = lb.runs().to_dict("records")
     assert (line["id"], line["status"], pd.isna(line["wall_s"])) == (run.id, "running", True)
@@ -145,7 +146,8 @@ from lbgpt_pandas.testing import ScriptedGPT
 
 def reply(request):
     if len(engine.requests) > 2:
-        while 'running' not in lb.runs()['status'].tolist():  # it is entered while it asks already
+        deadline = time.monotonic() + 10  # it is entered while it asks already
+        while "running" not in lb.runs()["status"].tolist() and time.monotonic() < deadline:
             time.sleep(0.005)
         os._exit(9)
     return request.messages[-1]["content"].upper()

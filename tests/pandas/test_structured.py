@@ -294,3 +294,66 @@ def test_an_archive_of_a_retried_run_holds_both(tmp_path, towns):
         with lb.replay(path):
             pd.testing.assert_frame_equal(towns.lbgpt.extract("{}", Stay), made)
         assert report.diff(path)["change"].tolist() == ["status"]
+
+
+def second_try_fails(request):
+    """As `unlike`, but the second question for Lima is refused, and the third one is not."""
+    tries = sum(each["role"] == "assistant" for each in request.messages)
+    if question(request) == "Lima" and tries == 1:
+        return lb.ContextTooLong("too long by now")
+    return unlike(request)
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        (lambda rows, **how: rows.lbgpt.extract("{}", Stay, **how), None),
+        (lambda rows, **how: rows.lbgpt.classify("{}", ["good", "bad"], **how), "bad"),
+        (lambda rows, **how: rows.lbgpt.matches("{}", **how), "yes"),
+    ],
+    ids=["extract", "classify", "matches"],
+)
+def test_an_archive_holds_what_failed_when_it_was_asked_again(tmp_path, towns, verb, said):
+    def reply(request):
+        answer = second_try_fails(request)
+        fits = isinstance(answer, str) and answer.endswith('"bad"}')
+        return said if said and fits else answer
+
+    engine = ScriptedGPT(reply)
+    with lb.using(cache=tmp_path / "c", errors="ignore", progress="none"):
+        made = verb(towns, engine=engine)
+        report, sent = lb.last_run(), len(engine.requests)
+        assert report.rows["error_type"].fillna("").tolist() == [*[""] * 4, "SchemaMismatch", ""]
+        path = report.export(tmp_path / "towns.lbgpt.zip")
+        with lb.replay(path):
+            again, rows = verb(towns), lb.last_run().rows
+            assert verb(towns[:3]).equals(made[:3])
+        assert again.equals(made)
+        assert rows["message"].equals(report.rows["message"])
+        assert len(engine.requests) == sent
+
+
+def test_a_miss_among_what_is_asked_again_names_its_row(tmp_path, towns):
+    engine = ScriptedGPT(unlike, max_parallel_calls=1)
+    with lb.using(cache=tmp_path / "c", errors="ignore", progress="none"):
+        with pytest.raises(lb.BudgetExceeded):
+            towns.lbgpt.extract("{}", Stay, engine=engine, budget=lb.Budget(requests=5))
+        errors = lb.last_run().errors
+        assert (
+            errors["message"].str.extract("asked for (.*?):")[0].tolist()
+            == ["once, when the run was stopped"] * 2
+        )
+        path = lb.last_run().export(tmp_path / "towns.lbgpt.zip")
+        with lb.replay(path), pytest.raises(lb.CacheMiss, match=r"row [24] .*stopped before"):
+            towns.lbgpt.extract("{}", Stay)
+
+
+def test_a_key_that_is_refused_among_what_is_asked_again_ends_the_run(towns):
+    def reply(request):
+        is_first = len(request.messages) == len(engine.requests[0].messages)
+        return "nonsense" if is_first else lb.AuthError("revoked", status=401)
+
+    engine = ScriptedGPT(reply)
+    with pytest.raises(lb.RunAborted, match="revoked"):
+        towns.lbgpt.extract("{}", Stay, engine=engine, progress="none")
+    assert lb.runs()["status"][0] == "aborted"

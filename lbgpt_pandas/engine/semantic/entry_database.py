@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from functools import partial
 from typing import TYPE_CHECKING
 
-import orjson
-
 from lbgpt_pandas.engine.caches.directory import locked
-from lbgpt_pandas.engine.caches.sqlite_file import (
-    Connection,
-    identity,
-    make_file,
-    open_read_only,
-    open_reader,
-    open_writer,
-)
+from lbgpt_pandas.engine.caches.keyed_file import ROWS_A_STATEMENT, KeyedFile, json_lists
+from lbgpt_pandas.engine.caches.sqlite_file import open_writer
 from lbgpt_pandas.engine.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
     from typing import Literal
 
 Row = tuple[str, str, str, str, int, bytes]
 """Key, scope, text, envelope, dimension, and the vector as little-endian float32."""
 
 DATABASE = "semantic.db"
-ROWS_A_PAGE = 2_000
 
 _VERSION = 1
 
@@ -79,45 +68,20 @@ _INSERT = (
 _DELETE = "DELETE FROM entries WHERE key IN (SELECT value FROM json_each(?))"
 
 
-class EntryDatabase:
-    """The opened file; its methods block and belong inside `no_fork`, in any thread.
+class EntryDatabase(KeyedFile):
+    """The opened file; parameters are those of `KeyedFile`.
 
     Rows that hold something else than texts and a vector of the length they name, such as a
     planted pickle, are passed over.
-
-    Parameters
-    ----------
-    directory : path
-        An existing directory.
-    read_only : bool
-        Whether nothing is written, not even the tables.
-    journal_mode : {"wal", "truncate"}
-        How SQLite keeps commits whole; "wal" needs a disk of this machine.
 
     Raises
     ------
     ConfigurationError
         If a later release wrote the file.
-    sqlite3.Error, OSError
-        If it cannot be opened; see `is_corrupt` and `is_busy`.
     """
 
-    def __init__(
-        self, directory: Path, *, read_only: bool, journal_mode: Literal["wal", "truncate"] = "wal"
-    ) -> None:
-        self.read_only = read_only
-        self._path = directory / DATABASE
-        if not read_only:
-            make_file(self._path)
-            # Two processes that turn on the write-ahead log at once do not wait for each other.
-            with locked(directory):
-                _make_tables(self._path, journal_mode)
-        elif not self._path.exists():
-            raise FileNotFoundError(f"there is no semantic cache in {directory}")
-        self.file = identity(self._path)
-        open_one = open_read_only if read_only else open_reader
-        self._reader = Connection(partial(open_one, self._path))
-        self._writer = Connection(partial(open_writer, self._path, journal_mode))
+    name = DATABASE
+    by_keys, after_number, without_keys = _BY_KEY, _PAGE, _DELETE
 
     def add(self, groups: Sequence[Sequence[Row]]) -> list[tuple[int, int] | None]:
         """Write groups of rows in one transaction; a key that is there keeps its row.
@@ -146,16 +110,6 @@ class EntryDatabase:
                     connection.executemany(_INSERT, [(*row, now) for row in rows])
         return outcomes
 
-    def get_many(self, keys: Sequence[str]) -> dict[str, str]:
-        """Return the envelopes under `keys`."""
-        wanted = sorted(keys)
-        found: dict[str, str] = {}
-        with self._reader.use() as connection:
-            for start in range(0, len(wanted), ROWS_A_PAGE):
-                some = orjson.dumps(wanted[start : start + ROWS_A_PAGE]).decode()
-                found.update(connection.execute(_BY_KEY, (some,)))
-        return found
-
     def dimension(self, scope: str) -> int | None:
         """Return how long the vectors of a scope are; None if there are none."""
         with self._reader.use() as connection:
@@ -168,7 +122,7 @@ class EntryDatabase:
         while True:
             with self._reader.use() as connection:
                 rows = connection.execute(
-                    _VECTORS, (scope, after, dimension, ROWS_A_PAGE)
+                    _VECTORS, (scope, after, dimension, ROWS_A_STATEMENT)
                 ).fetchall()
             if not rows:
                 return
@@ -184,17 +138,14 @@ class EntryDatabase:
         """Return key, text and envelope of those `ids` that are still there."""
         found = {}
         with self._reader.use() as connection:
-            for start in range(0, len(ids), ROWS_A_PAGE):
-                some = orjson.dumps(ids[start : start + ROWS_A_PAGE]).decode()
+            for some in json_lists(ids):
                 for identifier, *entry in connection.execute(_BY_ID, (some, scope)):
                     found[identifier] = tuple(entry)
         return found
 
     def page(self, after: int) -> tuple[int, list[tuple[str, str, str]]]:
         """Return key, text and envelope of the next rows, and the last id of them."""
-        with self._reader.use() as connection:
-            rows = connection.execute(_PAGE, (after, ROWS_A_PAGE)).fetchall()
-        return (rows[-1][0] if rows else after), [tuple(row[1:]) for row in rows]
+        return self._rows_after(after)
 
     def count(self) -> int:
         """Return how many rows there are."""
@@ -202,35 +153,20 @@ class EntryDatabase:
             (number,) = connection.execute("SELECT count(*) FROM entries").fetchone()
         return int(number)
 
-    def delete_many(self, keys: Sequence[str]) -> int:
-        """Remove rows in one transaction; return how many there were."""
-        removed = 0
-        with self._writer.transaction() as connection:
-            for start in range(0, len(keys), ROWS_A_PAGE):
-                some = orjson.dumps(list(keys[start : start + ROWS_A_PAGE])).decode()
-                removed += connection.execute(_DELETE, (some,)).rowcount
-        return removed
-
-    def is_current(self) -> bool:
-        """Return whether the file still has its name: nobody removed it or moved it aside."""
-        return identity(self._path) == self.file
-
-    def close(self) -> None:
-        """Close the connections; the last one of all processes folds the write-ahead log in."""
-        self._reader.close()
-        self._writer.close()
-
-
-def _make_tables(path: Path, journal_mode: str) -> None:
-    with closing(open_writer(path, journal_mode)) as connection:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
-            raise ConfigurationError(
-                f"a later release of lbgpt_pandas wrote {path}; update this one, or give another "
-                "path"
-            )
-        if version < _VERSION:
-            connection.executescript(_TABLES)
+    def _make_tables(self, journal_mode: Literal["wal", "truncate"]) -> None:
+        # Two processes that turn on the write-ahead log at once do not wait for each other.
+        with (
+            locked(self._path.parent),
+            closing(open_writer(self._path, journal_mode)) as connection,
+        ):
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > _VERSION:
+                raise ConfigurationError(
+                    f"a later release of lbgpt_pandas wrote {self._path}; update this one, or give "
+                    "another path"
+                )
+            if version < _VERSION:
+                connection.executescript(_TABLES)
 
 
 def _dimension(connection: sqlite3.Connection, scope: str) -> int | None:
