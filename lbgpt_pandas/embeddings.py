@@ -22,7 +22,7 @@ from lbgpt_pandas.runs import RowRun
 from lbgpt_pandas.settings import check_engine, kept, note_used, of_call, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from lbgpt_pandas.engine.base import _BaseGPT
     from lbgpt_pandas.engine.budget import Budget
@@ -48,6 +48,7 @@ class VectorForm:
 
     verb = "embed"
     keeps_payloads = False
+    measure: Callable[[dict[str, Any]], float | None] | None = None
     check = Check(lambda _: "", "")
 
     def params(self, engine: _BaseGPT, model: str) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lbgpt_pandas.engine.errors import ConfigurationError, SchemaMismatch
+from lbgpt_pandas.engine.errors import ConfigurationError, LbgptWarning, SchemaMismatch
 from lbgpt_pandas.engine.gpt import LocalGPT
 from lbgpt_pandas.engine.repair import Check
+from lbgpt_pandas.label_confidence import confidence_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -29,6 +31,10 @@ _STRUCTURED = re.compile(
 """Models of OpenAI that take a JSON schema, as of 2026-11."""
 
 
+_WITHOUT_LOGPROBS = re.compile(r"o[1-9]\b|gpt-5|claude")
+"""Models that refuse requests with ``logprobs``, as of 2026-11."""
+
+
 class Form(Protocol):
     """What replies have to be, and what they become."""
 
@@ -36,6 +42,8 @@ class Form(Protocol):
     check: Check
     keeps_payloads: bool
     """Whether the texts of answers are not enough."""
+    measure: Callable[[dict[str, Any]], float | None] | None
+    """Gets a provider's object and returns how probable the answer was; None: not asked for."""
 
     def params(self, engine: _BaseGPT, model: str) -> dict[str, Any]:
         """Return what is sent besides the prompt."""
@@ -70,6 +78,7 @@ class _JsonForm:
     """A form that is asked for by a JSON schema where the model takes one, else in words."""
 
     keeps_payloads = False
+    measure: Callable[[dict[str, Any]], float | None] | None = None
 
     def __init__(
         self, verb: str, form: Schema | Labels | YesNo, problem: Callable[[str | None], str]
@@ -143,11 +152,35 @@ class LabelForm(_JsonForm):
         The accessor's method.
     labels : Labels or YesNo
         What an answer may be.
+    confidence : bool
+        Whether to ask for the probabilities of tokens, and to measure the label by them.
     """
 
-    def __init__(self, verb: str, labels: Labels | YesNo) -> None:
+    def __init__(self, verb: str, labels: Labels | YesNo, *, confidence: bool = False) -> None:
         super().__init__(verb, labels, lambda text: labels.parse(text)[1])
+        if not isinstance(confidence, bool):
+            raise ConfigurationError(f"confidence={confidence!r} is neither True nor False")
         self._labels = labels
+        if confidence:
+            self.measure = partial(confidence_in, labels=labels)
+
+    def params(self, engine: _BaseGPT, model: str) -> dict[str, Any]:
+        """Return ``response_format`` and ``logprobs``, for models that take them."""
+        params = super().params(engine, model)
+        if self.measure is None:
+            return params
+        if isinstance(engine, LocalGPT):
+            # llama.cpp adds the 20 most probable tokens to each one unless it is told otherwise.
+            return params | {"logprobs": True, "top_logprobs": 1}
+        if _WITHOUT_LOGPROBS.match(model.rpartition("/")[2]):
+            warnings.warn(
+                f"confidence=True: {model} does not tell the probabilities of its tokens, so that "
+                "the confidence of every row is NA; gpt-4o-mini, gpt-4.1 and the local model do",
+                LbgptWarning,
+                stacklevel=6,
+            )
+            return params
+        return params | {"logprobs": True}
 
     def result(
         self, plan: RowPlan, outcomes: Sequence[Outcome | None], *, name: Hashable | None

@@ -41,6 +41,7 @@ class ModelForm:
 
     verb = "complete"
     keeps_payloads = False
+    measure: Callable[[dict[str, Any]], float | None] | None = None
 
     def __init__(self, model: type[Any]) -> None:
         if not callable(getattr(model, "model_validate_json", None)):

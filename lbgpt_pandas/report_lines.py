@@ -29,6 +29,7 @@ COLUMNS = {
     "key": "string",
     "request_id": "string",
     "maybe_billed": "bool",
+    "confidence": "Float64",
 }
 
 
@@ -43,7 +44,7 @@ def line(outcome: Outcome | None, *, first: bool) -> tuple[object, ...]:
         Whether the row is the first of those that share the request, which is charged.
     """
     if outcome is None:
-        return ("not_run", *[None] * 4, 0, None, 0.0, *[None] * 7, False)
+        return ("not_run", *[None] * 4, 0, None, 0.0, *[None] * 7, False, None)
     completion, error = outcome.completion, outcome.error
     shared = not first and outcome.source is Source.PROVIDER
     code, message = _describe(error)
@@ -64,6 +65,7 @@ def line(outcome: Outcome | None, *, first: bool) -> tuple[object, ...]:
         outcome.key or None,
         completion.request_id if completion else getattr(error, "request_id", None),
         outcome.maybe_billed,
+        outcome.confidence,
     )
 
 
@@ -73,7 +75,7 @@ def line_without_request(error: RequestError | None) -> tuple[object, ...]:
     kind = None if error is None else type(error).__name__
     return (
         status, str(Source.SKIPPED), kind, *_describe(error), 0, None, 0.0,
-        None, None, 0.0, None, None, None, None, False,
+        None, None, 0.0, None, None, None, None, False, None,
     )  # fmt: skip
 
 

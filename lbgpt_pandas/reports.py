@@ -173,7 +173,8 @@ class RunReport:
         semantic_cache, shared, skipped), ``error_type``, ``error_code``, ``message``,
         ``attempts``, ``deployment``, ``latency_s``, ``prompt_tokens``, ``completion_tokens``,
         ``cost_usd`` (billed by this run; NA if the price is unknown), ``finish_reason``,
-        ``similarity``, ``key``, ``request_id``, ``maybe_billed``.
+        ``similarity``, ``key``, ``request_id``, ``maybe_billed``, ``confidence`` (from 0 to 1, how
+        probable the model held its label; NA unless ``confidence=True`` asked for it).
 
         Tokens of a cached row are those of the call that once answered it. A request that
         several rows share is charged to the first of them; the others say ``shared``.

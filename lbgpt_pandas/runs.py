@@ -136,6 +136,7 @@ class RowRun:
             self.plan.requests,
             **self._batch_keywords(earlier),
             check=None if form is None else form.check,
+            measure=None if form is None else form.measure,
             keep_payloads=form is not None and form.keeps_payloads,
         )
 

@@ -69,7 +69,13 @@ class StructuredVerbs(Preparation):
         return frame
 
     def classify(
-        self, template: object, labels: object, *, multi: bool = False, **keywords: Any
+        self,
+        template: object,
+        labels: object,
+        *,
+        multi: bool = False,
+        confidence: bool = False,
+        **keywords: Any,
     ) -> pd.Series[Any]:
         """Give every row one of the labels.
 
@@ -81,6 +87,12 @@ class StructuredVerbs(Preparation):
             What an answer may be; a mapping says what each label means.
         multi : bool, default False
             Whether any number of labels may apply.
+        confidence : bool, default False
+            Whether to ask for ``logprobs``, where the model gives them, and to put the
+            probability that the model gave to the tokens of its label into the column
+            ``confidence`` of ``lb.last_run().rows``: from 0 to 1, NA where there is none. It
+            orders rows by doubt, and is no share of right answers; with the embedded model it is
+            low, because its grammar rules out texts that the model would have preferred.
         **keywords
             Of `complete`, and parameters for the provider.
 
@@ -105,17 +117,21 @@ class StructuredVerbs(Preparation):
         >>> moods.tolist(), moods.cat.categories.tolist()
         (['good'], ['good', 'bad'])
         """
-        form = LabelForm("classify", Labels.of(labels, multi=multi))
+        form = LabelForm("classify", Labels.of(labels, multi=multi), confidence=confidence)
         column: pd.Series[Any] = self._checked(template, keywords, form).run()
         return column
 
-    def matches(self, template: object, **keywords: Any) -> pd.Series[Any]:
+    def matches(
+        self, template: object, *, confidence: bool = False, **keywords: Any
+    ) -> pd.Series[Any]:
         """Ask a question about every row that is answered with yes or no.
 
         Parameters
         ----------
         template : str, callable, jinja2.Template or list of messages
             As for `complete`, such as ``"Is {review} about shipping?"``.
+        confidence : bool, default False
+            As for `classify`.
         **keywords
             Of `complete`, and parameters for the provider.
 
@@ -133,6 +149,6 @@ class StructuredVerbs(Preparation):
         >>> reviews[reviews.lbgpt.matches("Is {text} about time?", engine=ScriptedGPT("yes"))].shape
         (2, 1)
         """
-        form = LabelForm("matches", YesNo())
+        form = LabelForm("matches", YesNo(), confidence=confidence)
         column: pd.Series[Any] = self._checked(template, keywords, form).run()
         return column

@@ -13,7 +13,7 @@ from lbgpt_pandas.engine.repair import Check
 from lbgpt_pandas.replies import load_json
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from lbgpt_pandas.engine.base import _BaseGPT
     from lbgpt_pandas.engine.types import Outcome
@@ -36,6 +36,7 @@ class ToolForm:
     """The texts of answers are not enough."""
 
     check = Check(lambda _: "", "")
+    measure: Callable[[dict[str, Any]], float | None] | None = None
 
     def params(
         self,

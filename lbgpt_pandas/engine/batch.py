@@ -13,11 +13,12 @@ from lbgpt_pandas.engine.accounts import SESSION_BOOK
 from lbgpt_pandas.engine.caching import NO_CACHING
 from lbgpt_pandas.engine.cancellation import Cancellation
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
+from lbgpt_pandas.engine.completions import read_out
 from lbgpt_pandas.engine.errors import BudgetExceeded, RequestError
 from lbgpt_pandas.engine.figures import Figures
 from lbgpt_pandas.engine.flights import Withdrawn
 from lbgpt_pandas.engine.interrupts import DRAIN_S
-from lbgpt_pandas.engine.lookups import Lookups
+from lbgpt_pandas.engine.lookups import Lookups, leaders_of
 from lbgpt_pandas.engine.prospects import Prospects
 from lbgpt_pandas.engine.repair import Rounds, repair
 from lbgpt_pandas.engine.run_state import RunState
@@ -77,6 +78,8 @@ class Batch:
         What the run may spend; cached answers cost nothing.
     check : Check, optional
         What replies have to be; others are asked again, and fail in the end.
+    measure : callable, optional
+        Gets a provider's object and returns the answer's ``confidence``, from 0 to 1 or None.
     run : RunState, optional
         The run that it is a part of; one of its own by default.
 
@@ -107,6 +110,7 @@ class Batch:
         budget: Budget | None = None,
         clock: Clock = SYSTEM_CLOCK,
         check: Check | None = None,
+        measure: Callable[[dict[str, object]], float | None] | None = None,
         run: RunState | None = None,
     ) -> None:
         self.engine = engine
@@ -118,8 +122,10 @@ class Batch:
         self._max_parallel = max_parallel
         self._stop_on_error = stop_on_error
         self._keep_payloads = keep_payloads
+        self._measure = measure
         self._clock = clock
-        self._lookups = Lookups(engine, requests, caching, keep_payloads=keep_payloads)
+        read_whole = keep_payloads or measure is not None
+        self._lookups = Lookups(engine, requests, caching, keep_payloads=read_whole)
         self._keys = self._lookups.keys
         self._followers: dict[int, list[int]] = {}
         self._prospects = Prospects(requests)
@@ -188,7 +194,8 @@ class Batch:
         if misses and not self._run.stopped:
             self.on_asking()
             async with self.engine:
-                await self._ask(self._leaders(misses))
+                leaders, self._followers = leaders_of(misses, self._keys)
+                await self._ask(leaders)
         # Also what an earlier run could not write, where this one asks nobody.
         await self.caching.flush()
         await self._take_first_answers(misses)
@@ -210,6 +217,7 @@ class Batch:
             afresh=[place for place, number in enumerate(numbers) if number in self._afresh],
             max_parallel=self._max_parallel,
             clock=self._clock,
+            measure=self._measure,
             run=self._run,
         )
         if not self._run.stopped:
@@ -301,16 +309,7 @@ class Batch:
                 if (outcome := self.outcomes[number]) is not None and outcome.completion
             }
             for number, outcome in (await self._lookups.first_answers(some)).items():
-                self.outcomes[number] = outcome
-
-    def _leaders(self, misses: list[int]) -> list[int]:
-        """Keep one of equal requests; the others follow it."""
-        leaders: dict[str, int] = {}
-        for number in misses:
-            leader = leaders.setdefault(self._keys[number], number)
-            if leader != number:
-                self._followers.setdefault(leader, []).append(number)
-        return list(leaders.values())
+                self.outcomes[number] = self._read(outcome)
 
     async def _ask(self, misses: list[int]) -> None:
         queue = iter(misses)
@@ -381,15 +380,16 @@ class Batch:
             SESSION_BOOK.spared([(outcome, rows)], engine=self.engine.name, at=at)
 
     def _settle(self, number: int, outcome: Outcome) -> None:
-        completion = outcome.completion
-        if completion is not None and completion.payload is not None and not self._keep_payloads:
-            outcome = replaced(outcome, completion=replaced(completion, payload=None))
+        outcome = self._read(outcome)
         if self._attempts_before and (before := self._attempts_before.pop(number, 0)):
             outcome = replaced(outcome, attempts=outcome.attempts + before)
         self.outcomes[number] = outcome
         self._figures.settle(outcome, self.rows_of[number])
         if outcome.error is not None and outcome.source is not Source.SHARED:
             self._note_failure(outcome.error)
+
+    def _read(self, outcome: Outcome) -> Outcome:
+        return read_out(outcome, self._measure, keep_payload=self._keep_payloads)
 
     def _note_failure(self, error: BaseException) -> None:
         if self._stop_on_error:

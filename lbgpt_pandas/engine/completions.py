@@ -8,12 +8,14 @@ from copy import deepcopy
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from msgspec.structs import replace
+
 from lbgpt_pandas.engine.errors import ContentFiltered, MalformedResponse
 from lbgpt_pandas.engine.limits.estimate import prompt_tokens, text_tokens
 from lbgpt_pandas.engine.types import Completion, Source, TokenCount
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lbgpt_pandas.engine.types import Message, Outcome
 
@@ -150,6 +152,33 @@ def counted(prompt: int, completion: int, cached: int) -> TokenCount:
 def _is_plausible(count: object) -> TypeGuard[int]:
     # JSON has no subclasses of int but bool.
     return type(count) is int and 0 <= count <= MAX_PLAUSIBLE_TOKENS
+
+
+def read_out(
+    outcome: Outcome,
+    measure: Callable[[dict[str, object]], float | None] | None,
+    *,
+    keep_payload: bool,
+) -> Outcome:
+    """Take what a run wants out of a provider's object, and let the object go.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        Changed nowhere.
+    measure : callable or None
+        Gets the object and returns the answer's ``confidence``.
+    keep_payload : bool
+        Keep the object all the same.
+    """
+    completion = outcome.completion
+    if completion is None or completion.payload is None:
+        return outcome
+    if measure is not None:
+        outcome = replace(outcome, confidence=measure(completion.payload))
+    if keep_payload:
+        return outcome
+    return replace(outcome, completion=replace(completion, payload=None))
 
 
 def to_sdk_object(outcome: Outcome, *, model_class: str) -> Any:

@@ -257,3 +257,22 @@ class Lookups:
             return Outcome(completion, None, EXACT, key, price_usd=price)
         source, likeness = Source.SEMANTIC_CACHE, near.similarity
         return Outcome(completion, None, source, key, similarity=likeness, price_usd=price)
+
+
+def leaders_of(
+    numbers: Iterable[int], keys: Sequence[str]
+) -> tuple[list[int], dict[int, list[int]]]:
+    """Keep one of equal requests, and return by its number those that follow it.
+
+    Examples
+    --------
+    >>> leaders_of([0, 1, 2], ["a", "b", "a"])
+    ([0, 1], {0: [2]})
+    """
+    leaders: dict[str, int] = {}
+    followers: dict[int, list[int]] = {}
+    for number in numbers:
+        leader = leaders.setdefault(keys[number], number)
+        if leader != number:
+            followers.setdefault(leader, []).append(number)
+    return list(leaders.values()), followers

@@ -193,6 +193,8 @@ class Outcome(Struct, frozen=True, gc=False):
         Cosine similarity of a semantic hit.
     price_usd : float or None
         List price of the answer, whoever paid for it and when; None if it is unknown.
+    confidence : float or None
+        How probable the model held its answer, from 0 to 1; None where that was not measured.
     """
 
     completion: Completion | None
@@ -205,6 +207,7 @@ class Outcome(Struct, frozen=True, gc=False):
     maybe_billed: bool = False
     similarity: float | None = None
     price_usd: float | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,7 +210,7 @@ def test_the_report_has_a_line_for_each_row():
     assert list(rows.columns) == [
         "status", "source", "error_type", "error_code", "message", "attempts", "deployment",
         "latency_s", "prompt_tokens", "completion_tokens", "cost_usd", "finish_reason",
-        "similarity", "key", "request_id", "maybe_billed",
+        "similarity", "key", "request_id", "maybe_billed", "confidence",
     ]  # fmt: skip
     assert rows["status"].tolist() == ["ok", "failed", "skipped", "ok"]
     assert rows["source"].tolist() == ["provider", "provider", "skipped", "shared"]

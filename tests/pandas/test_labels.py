@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from enum import Enum, IntEnum
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbgpt_pandas.engine.errors import ConfigurationError
+from lbgpt_pandas.label_confidence import label_confidence
 from lbgpt_pandas.labels import Labels, YesNo
 
 
@@ -288,3 +290,68 @@ def test_the_form_of_yes_and_no():
     assert YesNo().column([], index=pd.Index([])).dtype == YesNo().dtype
     with pytest.raises(ValueError, match="1 values"):
         YesNo().column([True], index=pd.RangeIndex(2))
+
+
+def logprobs(*tokens, with_bytes=False):
+    return {
+        "content": [
+            {
+                "token": text if isinstance(text, str) else "\\x",
+                "logprob": logprob,
+                "bytes": list(text.encode() if isinstance(text, str) else text)
+                if with_bytes
+                else None,
+            }
+            for text, logprob in tokens
+        ]
+    }
+
+
+@pytest.mark.parametrize("with_bytes", [False, True])
+def test_confidence_is_of_the_labels_tokens_alone(with_bytes):
+    parts = [('{"', -9.0), ("label", -9.0), ('":', -9.0), (' "', -0.0), ("not", -0.1), (" go", -0.2),
+             ("od", -0.3), ('"}', -9.0)]  # fmt: skip
+    found = label_confidence(logprobs(*parts, with_bytes=with_bytes), ["good", "not good"])
+    assert found == pytest.approx(math.exp(-0.6))
+    plain = logprobs((" not", -0.1), (" good", -0.2), (".", -9.0), with_bytes=with_bytes)
+    assert label_confidence(plain, Labels.of(NESTED)) == pytest.approx(math.exp(-0.3))
+
+
+def test_confidence_with_a_character_in_two_tokens():
+    first, second = "é".encode()[:1], "é".encode()[1:]
+    content = logprobs((b"caf", -0.1), (first, -0.2), (second, -0.3), with_bytes=True)
+    assert label_confidence(content, ["café"]) == pytest.approx(math.exp(-0.6))
+
+
+def test_confidence_of_yes_and_of_several_labels():
+    assert label_confidence(logprobs(("Yes", -0.5)), YesNo()) == pytest.approx(math.exp(-0.5))
+    json_yes = logprobs(('{"answer": ', -9.0), ("true", -0.25), ("}", -9.0))
+    assert label_confidence(json_yes, YesNo()) == pytest.approx(math.exp(-0.25))
+    several = logprobs(('{"labels": [', -9.0), ('"a"', -0.1), (', "b"', -0.2), ("]}", -9.0))
+    labels = Labels.of(["a", "b"], multi=True)
+    assert label_confidence(several, labels) == pytest.approx(math.exp(-0.3))
+
+
+def test_confidence_after_thoughts_is_of_the_answer():
+    parts = [('<think>{"label": "bad"}', -5.0), ("</think>", -5.0), ('{"label": "', -5.0), ("good", -0.5), ('"}', -5.0)]  # fmt: skip
+    assert label_confidence(logprobs(*parts), NESTED) == pytest.approx(math.exp(-0.5))
+    plain = [("<think>bad", -5.0), ("</think>\n\n", -5.0), ("good", -0.5)]
+    assert label_confidence(logprobs(*plain), NESTED) == pytest.approx(math.exp(-0.5))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None, {}, {"content": None}, {"content": []}, {"refusal": []}, {"content": "x"},
+        logprobs(("other", -0.1)), logprobs(("good", None)), logprobs(("good", math.nan)),
+        logprobs(("good", "-0.1")),
+    ],
+)  # fmt: skip
+def test_no_confidence_without_log_probabilities_or_a_label(content):
+    assert label_confidence(content, NESTED) is None
+
+
+def test_confidence_is_from_0_to_1():
+    assert label_confidence(logprobs(("good", 0.0001)), NESTED) == 1.0
+    assert label_confidence(logprobs(("good", -9999.0)), NESTED) == 0.0
+    assert label_confidence(logprobs(("good", -math.inf)), NESTED) == 0.0

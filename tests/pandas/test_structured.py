@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 import lbgpt_pandas as lb
 from lbgpt_pandas.testing import ScriptedGPT
+from lbgpt_pandas.testing.wire import chat_completion
 
 
 class Stay(BaseModel):
@@ -357,3 +358,80 @@ def test_a_key_that_is_refused_among_what_is_asked_again_ends_the_run(towns):
     with pytest.raises(lb.RunAborted, match="revoked"):
         towns.lbgpt.extract("{}", Stay, engine=engine, progress="none")
     assert lb.runs()["status"][0] == "aborted"
+
+
+def with_logprobs(text, *tokens):
+    """A whole body whose tokens have these log probabilities."""
+    body = chat_completion({}, text, number=1, created=0, model="gpt-4o-mini")
+    parts = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in tokens]
+    body["choices"][0]["logprobs"] = {"content": parts}
+    return body
+
+
+GOOD = with_logprobs('{"label":"good"}', ('{"label":"', -3.0), ("good", -0.5), ('"}', -3.0))
+
+
+def test_confidence_is_in_the_report_of_new_and_of_stored_answers():
+    for source in ("provider", "exact_cache"):
+        engine = ScriptedGPT(lambda _: GOOD, model="gpt-4o-mini")
+        moods = NOTES.lbgpt.classify("{text}", ["good", "bad"], engine=engine, confidence=True)
+        assert moods.dtype == "category"
+        assert all(request.params["logprobs"] is True for request in engine.requests)
+        rows = lb.last_run().rows
+        assert rows["source"].iloc[0] == source
+        assert rows["confidence"].dtype == "Float64"
+        assert rows["confidence"].isna().tolist() == [False, False, True, False]
+        assert rows["confidence"].iloc[0] == pytest.approx(0.60653, abs=1e-5)
+
+
+def test_confidence_is_of_the_reply_that_was_taken():
+    wrong = with_logprobs("nice", ("nice", -0.1))
+    engine = ScriptedGPT([wrong, GOOD], model="gpt-4o-mini")
+    NOTES.head(1).lbgpt.classify("{text}", ["good", "bad"], engine=engine, confidence=True)
+    assert lb.last_run().rows["confidence"].iloc[0] == pytest.approx(0.60653, abs=1e-5)
+
+
+def test_a_row_that_fails_has_no_confidence():
+    engine = ScriptedGPT(lambda _: with_logprobs("nice", ("nice", -0.1)), model="gpt-4o-mini")
+    NOTES.head(1).lbgpt.classify(
+        "{text}", ["good"], engine=engine, confidence=True, errors="ignore"
+    )
+    assert lb.last_run().rows["confidence"].isna().all()
+
+
+def test_nobody_is_asked_for_probabilities_unless_somebody_wants_them():
+    engine = ScriptedGPT(lambda _: GOOD, model="gpt-4o-mini")
+    NOTES.head(1).lbgpt.classify("{text}", ["good", "bad"], engine=engine)
+    assert "logprobs" not in engine.requests[0].params
+    assert lb.last_run().rows["confidence"].isna().all()
+
+
+@pytest.mark.parametrize("model", ["gpt-5-mini", "o3", "anthropic/claude-sonnet-4-5"])
+def test_models_without_probabilities_are_not_asked_for_them(model):
+    engine = ScriptedGPT('{"answer": true}')
+    with pytest.warns(lb.LbgptWarning, match="does not tell") as warned:
+        found = NOTES.head(1).lbgpt.matches("{text}", engine=engine, model=model, confidence=True)
+    assert warned[0].filename == __file__
+    assert found.tolist() == [True]
+    assert "logprobs" not in engine.requests[0].params
+    assert lb.last_run().rows["confidence"].isna().all()
+
+
+def test_yes_and_no_have_a_confidence_too():
+    engine = ScriptedGPT(lambda _: with_logprobs("Yes", ("Yes", -0.25)))
+    NOTES.head(1).lbgpt.matches("{text}", engine=engine, confidence=True)
+    assert lb.last_run().rows["confidence"].iloc[0] == pytest.approx(0.7788, abs=1e-4)
+
+
+def test_confidence_does_not_keep_the_providers_objects():
+    engine = ScriptedGPT(lambda _: GOOD, model="gpt-4o-mini")
+    NOTES.head(1).lbgpt.classify("{text}", ["good", "bad"], engine=engine, confidence=True)
+    (outcome,) = lb.last_run()._outcomes
+    assert outcome.completion.payload is None
+
+
+def test_confidence_is_true_or_false():
+    engine = ScriptedGPT(lambda _: GOOD)
+    with pytest.raises(lb.ConfigurationError, match=r"confidence=0\.5"):
+        NOTES.lbgpt.classify("{text}", ["good", "bad"], engine=engine, confidence=0.5)
+    assert not engine.requests
