@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from lbgpt_pandas.cells import short
+from lbgpt_pandas.engine.canonical import DataUrl
 from lbgpt_pandas.engine.errors import InvalidInput
 from lbgpt_pandas.image_addresses import check_address
 
@@ -77,7 +78,8 @@ class Picture:
         """The address, or the content as a data URL, made anew each time."""
         if not self.mime:
             return self.identity
-        return f"data:{self.mime};base64,{base64.b64encode(self.content).decode()}"
+        digest = self.identity.rpartition(" ")[2]
+        return DataUrl.of(self.content, mime=self.mime, sha256=digest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from lbgpt_pandas.engine.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Self
 
 _SCHEMA_FIELDS = frozenset(
     {
@@ -32,6 +33,29 @@ _SCHEMA_FIELDS = frozenset(
 _MEDIA_FIELDS = frozenset({"url", "image_url", "audio_url", "video_url", "data", "file_data"})
 _DATA_URL = "data:"
 _URL_SAFE_BASE64 = bytes.maketrans(b"-_", b"+/")
+
+
+class DataUrl(str):
+    """A data URL that knows the digest of its content, so that a key need not decode it.
+
+    Attributes
+    ----------
+    mime : str
+        Type of the content, in lower case.
+    sha256 : str
+        Digest of the content in hexadecimal digits.
+    """
+
+    __slots__ = ("mime", "sha256")
+    mime: str
+    sha256: str
+
+    @classmethod
+    def of(cls, content: bytes, *, mime: str, sha256: str) -> Self:
+        """Write content as a data URL; its digest is taken on trust."""
+        url = cls(f"{_DATA_URL}{mime};base64,{base64.b64encode(content).decode()}")
+        url.mime, url.sha256 = mime, sha256
+        return url
 
 
 def canonical_json(value: object, *, ordered: bool = False) -> str:
@@ -230,6 +254,8 @@ def _write_model(out: list[bytes], value: object, *, media: bool) -> None:
 
 def _media(name: str, value: str) -> bytes:
     """Reduce an image or sound that stands in a message to its digest and type."""
+    if isinstance(value, DataUrl):
+        return b'{"mime":%b,"sha256":"%b"}' % (_text(value.mime), value.sha256.encode())
     if value[: len(_DATA_URL)].lower() == _DATA_URL:
         head, comma, payload = value[len(_DATA_URL) :].partition(",")
         mime, marker, _ = head.lower().partition(";base64")

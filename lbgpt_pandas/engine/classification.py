@@ -113,6 +113,8 @@ _CONTEXT_TEXT = re.compile(
 _FILTERED_TEXT = re.compile(
     r"content filtering policy|content management policy|usage polic|\bflagged\b", re.IGNORECASE
 )
+# llama.cpp calls a part that its model cannot read a failure of its own, at every attempt.
+_UNREADABLE_TEXT = re.compile(r"\W*(?:image|audio|video) input is not supported", re.IGNORECASE)
 _UNKNOWN_MODEL_TEXT = re.compile(
     r"[\s'\"`]*[\w./:@-]+[\s'\"`]+is not a valid model\b", re.IGNORECASE
 )
@@ -194,7 +196,7 @@ def _kind_of(
         if status == 402 or names & _SPENT or _SPENT_TEXT.match(message):  # noqa: PLR2004
             return errors.QuotaExhausted
         return _kind_of_refusal(status, names, message, per_day=per_day)
-    return errors.ServerError
+    return errors.BadRequest if _UNREADABLE_TEXT.match(message) else errors.ServerError
 
 
 def _kind_of_refusal(  # noqa: PLR0911  # a table, one line a row

@@ -180,6 +180,14 @@ def test_a_quoted_prompt_cannot_disable_a_deployment():
         assert type(classify_response(400, body, {}, now=NOW)) is errors.BadRequest
 
 
+def test_a_model_that_reads_no_images_is_not_asked_again():
+    said = "image input is not supported - hint: you may need to provide the mmproj"
+    error = classify_response(500, {"error": {"code": 500, "message": said}}, {}, now=NOW)
+    assert type(error) is errors.BadRequest
+    quoted = {"error": {"message": f"failed on 'the {said}'"}}
+    assert type(classify_response(500, quoted, {}, now=NOW)) is errors.ServerError
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (
