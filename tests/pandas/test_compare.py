@@ -128,6 +128,7 @@ def test_series_text_and_html(engine):
 
 
 def test_the_plot_has_three_parts(engine, tmp_path):
+    pytest.importorskip("matplotlib")
     FRAME.lbgpt.compare({name: VARIANTS[name] for name in ("plain", "strict")}, engine=engine)
     figure = lb.last_comparison().plot()
     assert [axes.get_title() for axes in figure.axes][2] == "rows with equal answers"
