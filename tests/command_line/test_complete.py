@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from lbgpt_pandas.engine.batch import SPARE_WORKERS
+from lbgpt_pandas.engine.caches.group_writer import MOST_IN_A_GROUP
 from lbgpt_pandas.testing import FakeProvider, Fault
 
 KEY = "sk-CANARY0123456789abcdef"
@@ -281,8 +282,10 @@ def test_a_killed_command_goes_on_where_it_was(provider, environment, tmp_path):
     assert "already answered" in said
     found = pd.read_parquet(tmp_path / "o.parquet")
     assert found["answer"].tolist() == [f"A:Is this good? row {n}" for n in range(ROWS)]
-    # Asked twice are at most the calls on the wire and the answers on their way to the disk.
-    assert ROWS <= len(provider.requests) <= ROWS + 64 + SPARE_WORKERS
+    # Asked twice are at most the calls on the wire and the answers on their way to the disk:
+    # those that a row waits for, one group that is being written and one that gathers.
+    on_their_way = SPARE_WORKERS + 2 * MOST_IN_A_GROUP
+    assert ROWS <= len(provider.requests) <= ROWS + 64 + on_their_way
 
 
 @pytest.mark.process
