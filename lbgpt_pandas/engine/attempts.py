@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from lbgpt_pandas.engine.arguments import check_timeout
 from lbgpt_pandas.engine.calls import Books, Call
 from lbgpt_pandas.engine.completions import read_completion
-from lbgpt_pandas.engine.embargo import check_call
 from lbgpt_pandas.engine.errors import (
-    AuthError,
-    ConfigurationError,
     RateLimited,
     RequestError,
     RequestExceedsQuota,
     RetryBudgetExhausted,
     Timeout,
 )
-from lbgpt_pandas.engine.flights import Withdrawn
-from lbgpt_pandas.engine.lanes import Ticket
+from lbgpt_pandas.engine.placement import Placement
 from lbgpt_pandas.engine.retry import decide, retry_policy, wait_seconds
 from lbgpt_pandas.engine.scheduler import TOTAL_TIMEOUT_S
-from lbgpt_pandas.engine.secrets import redact
-from lbgpt_pandas.engine.types import TokenCount
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
-    from lbgpt_pandas.engine.budget import BudgetReservation
     from lbgpt_pandas.engine.calls import Trail
     from lbgpt_pandas.engine.clock import Clock
-    from lbgpt_pandas.engine.lanes import Lane, Place
     from lbgpt_pandas.engine.session import Session
     from lbgpt_pandas.engine.transports.base import Reply
     from lbgpt_pandas.engine.types import Completion, Request
@@ -136,7 +126,7 @@ class Attempts:
         """
         async with self.place(session, request, trail) as call:
             sent_at = self.clock.monotonic()
-            reply = await self._send(call, request)
+            reply = await self._send(session, call, request)
             completion = read_completion(
                 reply.payload,
                 messages=request.messages,
@@ -148,106 +138,15 @@ class Attempts:
             trail.run.note_tried()
         return completion
 
-    @asynccontextmanager
-    async def place(self, session: Session, request: Request, trail: Trail) -> AsyncIterator[Call]:
+    def place(
+        self, session: Session, request: Request, trail: Trail
+    ) -> AbstractAsyncContextManager[Call]:
         """Wait for a place, and end it by how the block ends.
 
         The block calls `Call.settle` when it has its answer. A `RequestError` that leaves it
         counts as the call's failure, anything else as a call that was abandoned.
         """
-        check_call("this request")
-        check_timeout(request.options.get("request_timeout"))
-        if trail.order is None:
-            trail.order = session.scheduler.next_order()
-        spending = await self._reserve_spending(session, request, trail)
-        sent = False
-        call: Call | None = None
-        try:
-            place = await self._acquire(session, request, trail)
-            call = Call(self._books, place, request, trail, spending)
-            trail.called, trail.deployment = place.lane.deployment, call.deployment
-            await self._open(place.lane, session, trail)
-            if trail.run.stopped:
-                raise Withdrawn
-            trail.attempts += 1
-            if trail.first_sent_at is None:
-                trail.first_sent_at = self.clock.monotonic()
-            sent = True
-            call.sent()
-            yield call
-        except RequestError as error:
-            trail.error = trail.run.last_failure = error
-            if isinstance(error, RateLimited):
-                trail.run.refusals[trail.deployment] += 1
-            if call is not None:
-                if sent and decide(error).retry:
-                    trail.run.note_tried()
-                call.fail(error, alone=self._is_alone(session, request, trail))
-            raise
-        finally:
-            # What has been ended is not ended again.
-            if call is not None:
-                call.abandon(sent=sent)
-            elif spending is not None:
-                spending.cancel()
-
-    async def _acquire(self, session: Session, request: Request, trail: Trail) -> Place:
-        """Wait for a place; one that comes while the run is paused is given back."""
-        order = trail.order or 0
-        while True:
-            await trail.run.until_resumed()
-            place = await session.scheduler.acquire(self._ticket(request, trail, order))
-            if not trail.run.paused:
-                return place
-            place.abandoned(sent=False)
-
-    async def _open(self, lane: Lane, session: Session, trail: Trail) -> None:
-        """Open the client; one of several that cannot be opened is out of the run."""
-        try:
-            await lane.open()
-        except RequestError:
-            raise
-        except Exception as error:
-            if len(session.lanes) == 1:
-                raise
-            raise AuthError(
-                f"{trail.deployment} cannot be used: {redact(str(error))}", code="unopened"
-            ) from error
-
-    def _ticket(self, request: Request, trail: Trail, order: int) -> Ticket:
-        begun = trail.first_sent_at
-        return Ticket(
-            order=order,
-            request=request,
-            run=trail.run,
-            counted=trail.run.budget is not None,
-            avoid=trail.avoid,
-            barred=trail.barred,
-            error=trail.error,
-            attempts=trail.attempts,
-            deadline=None if begun is None else begun + TOTAL_TIMEOUT_S,
-        )
-
-    async def _reserve_spending(
-        self, session: Session, request: Request, trail: Trail
-    ) -> BudgetReservation | None:
-        budget = trail.run.budget
-        if budget is None:
-            return None
-        prices: list[float | None] = []
-        most = 0
-        for lane in session.lanes:
-            demand = lane.deployment.demand(request, counted=True)
-            tokens = TokenCount(demand.prompt, demand.completion, estimated=True)
-            prices.append(lane.deployment.price(request.model or "", tokens))
-            most = max(most, tokens.total)
-        if budget.usd is not None and None in prices:
-            raise ConfigurationError(
-                f"the price of {request.model!r} is unknown, so a budget in USD cannot be kept: "
-                "state it with lb.set_price(...), or give the budget as tokens= or requests="
-            )
-        usd = max((price for price in prices if price is not None), default=0.0)
-        return await budget.acquire(usd=usd, tokens=most, run=trail.run)
+        return Placement(session, request, trail, books=self._books)
 
     def _should_retry(
         self, session: Session, request: Request, trail: Trail, error: BaseException
@@ -286,15 +185,6 @@ class Attempts:
             for lane in session.lanes
         )
 
-    def _is_alone(self, session: Session, request: Request, trail: Trail) -> bool:
-        now = self.clock.monotonic()
-        return not any(
-            other.deployment is not trail.called
-            and trail.run.why_out(other.deployment, request.model) is None
-            and other.deployment.breaker.ready_at(now) <= now
-            for other in session.lanes
-        )
-
     def _wait_s(self, trail: Trail, error: BaseException, attempt: int) -> float:
         """Seconds before the request goes back to the scheduler."""
         if not decide(error).retry:
@@ -312,10 +202,10 @@ class Attempts:
         if seconds > 0:
             await trail.run.sleep(self.clock, seconds)
 
-    async def _send(self, call: Call, request: Request) -> Reply:
+    async def _send(self, session: Session, call: Call, request: Request) -> Reply:
         timeout = call.timeout_s
         try:
-            async with asyncio.timeout(timeout):
+            async with session.deadlines.after(timeout):
                 return await call.transport.chat(request, timeout=timeout)
         except TimeoutError:
             raise Timeout(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from lbgpt_pandas.engine.accounts import SESSION_BOOK
 from lbgpt_pandas.engine.errors import RateLimited
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.usage import UsageLog
 
 
-@dataclass(slots=True)
-class Trail:
+class Trail(Struct, eq=False):
     """What has happened to a request so far.
 
     Attributes
@@ -89,8 +89,9 @@ class Books:
         attempt: int,
     ) -> None:
         """Enter an answered call."""
-        for log in {deployment.usage, self._usage}:
-            log.add(tokens, started=started, attempt=attempt)
+        self._usage.add(tokens, started=started, attempt=attempt)
+        if deployment.usage is not self._usage:
+            deployment.usage.add(tokens, started=started, attempt=attempt)
         enter = SESSION_BOOK.estimated if tokens.estimated else SESSION_BOOK.billed
         enter(deployment.name, model, tokens, usd, at=started)
 

@@ -51,6 +51,11 @@ class Connections(ABC):
         With ``eager=False`` the client is opened at the first call.
         """
         loop = asyncio.get_running_loop()
+        # Only this loop's own thread opens and closes its session.
+        session = self._sessions.get(loop)
+        if session is not None and session.is_ready:
+            session.users += 1
+            return session
         with self._lock:
             session = self._sessions.get(loop)
             if session is None:
@@ -88,5 +93,7 @@ class Connections(ABC):
 
     def _leave(self, loop: asyncio.AbstractEventLoop, session: Session) -> bool:
         """Forget a session that nobody uses any more; return whether it was forgotten."""
+        if session.users:
+            return False
         with self._lock:
-            return not session.users and self._sessions.pop(loop, None) is not None
+            return self._sessions.pop(loop, None) is not None

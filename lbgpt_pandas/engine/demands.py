@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from lbgpt_pandas.engine.limits.breaker import Permit
@@ -11,8 +12,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.types import Request
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(Struct, frozen=True):
     """What a request is expected to take.
 
     Attributes
@@ -31,8 +31,7 @@ class Demand:
     request: Request | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """What a call holds at a deployment while it is under way."""
 
     reservation: Reservation

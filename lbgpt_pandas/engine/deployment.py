@@ -50,6 +50,9 @@ RARE_SHARE = 0.05
 
 IN_A_ROW = 8
 
+_UNCOUNTED: dict[Resource, float] = {"requests": 1.0, "tokens": 0.0}
+"""Cost of a request whose tokens nobody counts."""
+
 _ABOUT_TOKENS = re.compile(r"tokens per min|\bTPM\b|token rate limit", re.IGNORECASE)
 
 
@@ -133,16 +136,15 @@ class Deployment:
         certain = certain_tokens(prompt, completion, is_set=is_set, counting=self._counting)
         return Demand(prompt, completion, certain, request)
 
-    def least(self, demand: Demand) -> dict[Resource, float]:
-        """What a request takes of each resource however short its answer is."""
-        return {
-            "requests": 1.0,
-            "tokens": float(demand.certain),
-            "input_tokens": float(demand.prompt),
-        }
+    def fits(self, demand: Demand) -> bool:
+        """Tell whether a request can ever be sent, however short its answer is."""
+        quota = self.quota
+        return quota.limits.tpm is None or quota.fits({"tokens": float(demand.certain)})
 
     def cost(self, demand: Demand) -> dict[Resource, float]:
         """What a request is expected to take of each resource."""
+        if not demand.prompt:
+            return _UNCOUNTED
         return {
             "requests": 1.0,
             "tokens": float(demand.prompt + demand.completion),

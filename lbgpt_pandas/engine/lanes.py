@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.demands import Demand, Grant
     from lbgpt_pandas.engine.deployment import Deployment
     from lbgpt_pandas.engine.errors import RequestError
+    from lbgpt_pandas.engine.limits.headers import Resource
     from lbgpt_pandas.engine.run_state import RunState
     from lbgpt_pandas.engine.transports.base import Transport
     from lbgpt_pandas.engine.types import Request, TokenCount
@@ -49,6 +51,11 @@ class Lane:
         self.watchers: set[Watcher] = set()
         self._opening = asyncio.Lock()
         self._opened = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its client is there."""
+        return self._opened
 
     @property
     def is_free(self) -> bool:
@@ -127,8 +134,7 @@ class Place:
         return True
 
 
-@dataclass(slots=True)
-class Ticket:
+class Ticket(Struct, eq=False):
     """A request that waits for its place.
 
     Attributes
@@ -163,4 +169,4 @@ class Ticket:
     attempts: int = 0
     deadline: float | None = None
     future: asyncio.Future[Place] | None = None
-    demands: dict[Deployment, tuple[Demand, dict[str, float]]] = field(default_factory=dict)
+    demands: dict[Deployment, tuple[Demand, dict[Resource, float]]] = field(default_factory=dict)

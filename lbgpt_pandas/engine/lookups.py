@@ -141,11 +141,12 @@ class Lookups:
         What another process stored first stays, so that all runs give the same answer.
         """
         tier = self._caching.tier
-        is_shared = tier is not None and getattr(tier.cache, "is_shared", False)
-        if tier is None or not is_shared or not self._caching.writes or self._caching.replaces:
+        if tier is None or not self._caching.writes or self._caching.replaces:
             return {}
-        keys = dict.fromkeys(self.keys[number] for number in outcomes)
-        stored = await tier.find(list(keys), repair=False, counts=False, read=self._read_entry)
+        keys = tier.contested(list(dict.fromkeys(self.keys[number] for number in outcomes)))
+        if not keys:
+            return {}
+        stored = await tier.find(keys, repair=False, counts=False, read=self._read_entry)
         changed = {}
         for number, outcome in outcomes.items():
             answer = stored.get(self.keys[number])

@@ -124,6 +124,11 @@ class Scheduler:
         """
         if ticket.run.begun_at is None:
             ticket.run.begun_at = self._clock.monotonic()
+        if not self._queue and not self._goes_on and not ticket.run.stopped:
+            found = self._place(ticket, self._clock.monotonic())
+            if isinstance(found, Place):
+                self.admissions += 1
+                return found
         ticket.future = asyncio.get_running_loop().create_future()
         heapq.heappush(self._queue, (ticket.order, next(self._entries), ticket))
         self.look()
@@ -217,7 +222,7 @@ class Scheduler:
         able = [
             deployment
             for deployment, (demand, _) in ticket.demands.items()
-            if deployment.quota.fits(deployment.least(demand)) and deployment not in ticket.barred
+            if deployment.fits(demand) and deployment not in ticket.barred
         ]
         return len(self._queue) > 1 and all(d.held_until(now) > now + HELD_S for d in able)
 
@@ -238,14 +243,17 @@ class Scheduler:
         """Reserve a place, or say when to look again."""
         for _ in range(LOOKS):
             ready = self._ready(ticket, now)
-            # As if they lacked a place: what has failed is not out, so that no spare comes in.
-            later = math.nextafter(now, math.inf)
-            preferred = {d: later if d in ticket.avoid else at for d, at in ready.items()}
-            chosen = self._choose(preferred, now) or self._choose(ready, now)
+            chosen = None
+            if ticket.avoid:
+                # As if they lacked a place: what has failed is not out, so that no spare comes in.
+                later = math.nextafter(now, math.inf)
+                preferred = {d: later if d in ticket.avoid else at for d, at in ready.items()}
+                chosen = self._choose(preferred, now)
+            chosen = chosen or self._choose(ready, now)
             if chosen is None:
                 return self._next_look(ticket, ready, now)
             demand, cost = ticket.demands[chosen]
-            grant = chosen.begin(demand, cost, now)  # type: ignore[arg-type]  # resources by name
+            grant = chosen.begin(demand, cost, now)
             if grant is not None:
                 lane = self.lanes[chosen]
                 lane.in_flight += 1
@@ -265,19 +273,21 @@ class Scheduler:
         too_large: Deployment | None = None
         busy = math.nextafter(now, math.inf)
         has_place = self.in_flight < self._places
+        demands = ticket.demands
         for deployment, lane in self.lanes.items():
             out = ticket.run.why_out(deployment, ticket.request.model)
             if out is not None or deployment in ticket.barred:
                 why_out = out or why_out
                 continue
-            if deployment not in ticket.demands:
+            known = demands.get(deployment)
+            if known is None:
                 demand = deployment.demand(ticket.request, counted=ticket.counted)
-                ticket.demands[deployment] = demand, deployment.cost(demand)  # type: ignore[assignment]  # resources by name
-            demand, cost = ticket.demands[deployment]
-            if not deployment.quota.fits(deployment.least(demand)):
+                known = demands[deployment] = demand, deployment.cost(demand)
+            demand, cost = known
+            if not deployment.fits(demand):
                 too_large = deployment
                 continue
-            at = deployment.ready_at(cost, now)  # type: ignore[arg-type]  # resources by name
+            at = deployment.ready_at(cost, now)
             if at <= now + ALARM_TOLERANCE_S:
                 at = now if lane.is_free and has_place else busy
             ready[deployment] = at

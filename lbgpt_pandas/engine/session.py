@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from lbgpt_pandas.engine.deadlines import Deadlines
 from lbgpt_pandas.engine.flights import SingleFlight
 from lbgpt_pandas.engine.scheduler import Scheduler
 
@@ -45,6 +46,7 @@ class Session:
     ) -> None:
         self.flights: SingleFlight[Outcome] = SingleFlight()
         self.users = 0
+        self.deadlines = Deadlines()
         self._open_lanes, self._close_lanes = open_lanes, close_lanes
         self._choose, self._clock, self._places = choose, clock, places
         self._opening = asyncio.Lock()
@@ -62,6 +64,13 @@ class Session:
     def lanes(self) -> list[Lane]:
         """The deployments on this loop; none before the session was entered."""
         return [] if self._scheduler is None else list(self._scheduler.lanes.values())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it was entered, and all clients are open."""
+        return self._scheduler is not None and all(
+            lane.is_open for lane in self._scheduler.lanes.values()
+        )
 
     async def enter(self) -> None:
         """Count one more user, in any case; the first one makes the scheduler."""

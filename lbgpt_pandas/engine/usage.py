@@ -63,10 +63,11 @@ class UsageLog:
         with self._lock:
             self._recent.append(usage)
             # Counted from its end: a call that takes over a minute is not forgotten unseen.
-            self._window.append((self._clock.monotonic(), tokens.total))
+            now = self._clock.monotonic()
+            self._window.append((now, tokens.total))
             self._calls += 1
             self._tokens += tokens.total
-            self._forget()
+            self._forget(now)
 
     def recent(self) -> list[Usage]:
         """The last calls, oldest first."""
@@ -76,7 +77,7 @@ class UsageLog:
     def stats(self) -> UsageStats:
         """Tokens and requests of the last 60 seconds."""
         with self._lock:
-            self._forget()
+            self._forget(self._clock.monotonic())
             return UsageStats(
                 tokens=sum(tokens for _, tokens in self._window), requests=len(self._window)
             )
@@ -86,7 +87,7 @@ class UsageLog:
         with self._lock:
             return self._tokens / self._calls if self._calls else 0.0
 
-    def _forget(self) -> None:
-        horizon = self._clock.monotonic() - WINDOW_S
+    def _forget(self, now: float) -> None:
+        horizon = now - WINDOW_S
         while self._window and self._window[0][0] <= horizon:
             self._window.popleft()

@@ -8,6 +8,9 @@ row a statement, waits for ever where a file cannot be written, and hides SQLite
 from __future__ import annotations
 
 import time
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from lbgpt_pandas.engine.caches.adapters import UNREADABLE
@@ -15,7 +18,7 @@ from lbgpt_pandas.engine.caches.keyed_file import KeyedFile
 from lbgpt_pandas.engine.caches.sqlite_file import TIMEOUT_S
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Literal
 
 Entry = tuple[str, str, bool]
@@ -30,14 +33,15 @@ _SELECT = (
     f"SELECT Cache.key, iif({_IS_TEXT}, Cache.value, '{UNREADABLE}') "  # noqa: S608  # constants
     "FROM json_each(?) AS wanted CROSS JOIN Cache ON Cache.key = wanted.value AND Cache.raw = 1"
 )
-_INSERT = (
-    "INSERT INTO Cache (key, raw, store_time, access_time, mode, value) "  # noqa: S608  # constants
-    "VALUES (?1, 1, ?4, ?4, 1, ?2) "
-    "ON CONFLICT (key, raw) DO UPDATE SET store_time = ?4, access_time = ?4, expire_time = NULL, "
-    "tag = NULL, size = 0, mode = 1, filename = NULL, value = ?2 "
+_INSERT = "INSERT INTO Cache (key, raw, store_time, access_time, mode, value) VALUES "
+_ROW = "(?%d, 1, ?1, ?1, 1, ?%d)"
+_ON_CONFLICT = (
+    " ON CONFLICT (key, raw) DO UPDATE SET store_time = ?1, access_time = ?1, expire_time = NULL, "
+    "tag = NULL, size = 0, mode = 1, filename = NULL, value = excluded.value "
     # What cannot be read must not keep its place for ever.
-    f"WHERE ?3 OR NOT ({_IS_TEXT})"
+    f"WHERE ?2 OR NOT ({_IS_TEXT})"
 )
+ROWS_AN_INSERT = 32
 _DELETE = "DELETE FROM Cache WHERE key = ? AND raw = 1"
 _DELETE_MANY = "DELETE FROM Cache WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"
 _PAGE = (
@@ -53,11 +57,22 @@ class Database(KeyedFile):
     name = DATABASE
     by_keys, after_number, without_keys = _SELECT, _PAGE, _DELETE_MANY
 
-    def store(self, entries: Sequence[Entry]) -> None:
-        """Write all `entries` or none; durable against the end of the process."""
-        now = time.time()
+    def store(self, entries: Sequence[Entry]) -> list[str]:
+        """Write all `entries` or none; durable against the end of the process.
+
+        Returns
+        -------
+        list of str
+            Keys of those among which a text that was there has stayed.
+        """
+        now, contested = time.time(), []
         with self._writer.transaction() as connection:
-            connection.executemany(_INSERT, [(*entry, now) for entry in entries])
+            for replace, some in _statements(entries):
+                texts = [text for entry in some for text in entry[:2]]
+                done = connection.execute(_insert(len(some)), (now, replace, *texts))
+                if done.rowcount < len(some):
+                    contested += [key for key, *_ in some]
+        return contested
 
     def delete(self, key: str) -> None:
         """Remove a row."""
@@ -96,3 +111,21 @@ class Database(KeyedFile):
             )
         finally:
             store.close()
+
+
+@lru_cache(maxsize=ROWS_AN_INSERT)
+def _insert(rows: int) -> str:
+    # The two of all rows come first, those of the rows after them.
+    numbered = ", ".join(_ROW % (3 + 2 * row, 4 + 2 * row) for row in range(rows))
+    return f"{_INSERT}{numbered}{_ON_CONFLICT}"
+
+
+def _statements(entries: Sequence[Entry]) -> Iterator[tuple[bool, Sequence[Entry]]]:
+    """Divide entries into those that one statement writes.
+
+    Of a statement for each, every one would let go of the interpreter and wait for it again.
+    """
+    for replace, alike in groupby(entries, key=itemgetter(2)):
+        rest = list(alike)
+        for start in range(0, len(rest), ROWS_AN_INSERT):
+            yield replace, rest[start : start + ROWS_AN_INSERT]

@@ -114,6 +114,7 @@ class DiskCache:
             elsewhere="LBGPT_CACHE_DIR or cache=",
         )
         self._writer = GroupWriter(self._commit, name="lbgpt-cache")
+        self._contested: set[str] = set()
 
     def __repr__(self) -> str:
         return f"DiskCache({str(self.directory)!r})"
@@ -196,6 +197,11 @@ class DiskCache:
             return False
         return not self.read_only and self._writer.put_soon((key, value, replace), settled)
 
+    def contested(self, keys: Sequence[str]) -> list[str]:
+        """Return those `keys` under which somebody may have stored a text before us."""
+        others = self._contested
+        return [key for key in keys if key in others] if others else []
+
     async def finish(self) -> None:
         """Wait until everything that was taken is written or has failed."""
         await asyncio.to_thread(self._writer.flush)
@@ -258,7 +264,8 @@ class DiskCache:
             raise PermissionError(f"the cache in {self.directory} is opened for reading only")
 
     def _commit(self, entries: list[Entry]) -> None:
-        self._do(partial(Database.store, entries=entries), writes=True)
+        contested = self._do(partial(Database.store, entries=entries), writes=True)
+        self._contested.update(contested)
 
     def _close(self) -> None:
         self._writer.flush()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -60,9 +61,9 @@ def seal(
     TypeError
         If `payload` is not JSON data.
     """
-    about = {"key": key, "created": created.isoformat(), "family": family, "model": model}
-    covered = _inside(about) + _RESPONSE + _dump(payload)
-    return _wrap(covered).decode()
+    about = b'"key":%s,"created":"%s",' % (_member(key), created.isoformat().encode())
+    covered = b"".join((about, _model(family, model), _dump(payload)))
+    return b"".join((_opening(covered), covered, b"}")).decode()
 
 
 def unseal(key: str, text: str) -> dict[str, object]:
@@ -116,9 +117,7 @@ def opened(key: str, text: str) -> bytes:
         raise CorruptEntry("the entry's checksum does not fit its content")
     # Keys of ours are written as they are, others may be escaped.
     plainly = b'"key":"%s",' % key.encode(errors="replace")
-    if not covered.startswith(plainly) and not covered.startswith(
-        b'"key":%s,' % _dump(key).lstrip(_BY_JSON)
-    ):
+    if not covered.startswith(plainly) and not covered.startswith(b'"key":%s,' % _member(key)):
         raise CorruptEntry("the entry belongs to another key")
     return covered[covered.find(_RESPONSE) + len(_RESPONSE) :]
 
@@ -148,19 +147,17 @@ def made_at(text: str) -> float:
     return -math.inf if at.tzinfo is None else at.timestamp()
 
 
-def _wrap(covered: bytes) -> bytes:
-    return b"".join((_opening(covered), covered, b"}"))
-
-
 def _opening(covered: bytes) -> bytes:
     return b'%s%s",' % (_BEGIN, hashlib.sha256(covered).hexdigest().encode())
 
 
-def _inside(members: dict[str, str]) -> bytes:
-    """Write the members of an object without its braces, each by itself."""
-    return b",".join(
-        b'"%s":%s' % (name.encode(), _dump(text).lstrip(_BY_JSON)) for name, text in members.items()
-    )
+@lru_cache(maxsize=64)
+def _model(family: str, model: str) -> bytes:
+    return b'"family":%s,"model":%s' % (_member(family), _member(model)) + _RESPONSE
+
+
+def _member(text: str) -> bytes:
+    return _dump(text).lstrip(_BY_JSON)
 
 
 def _dump(value: object) -> bytes:

@@ -55,7 +55,7 @@ class GroupWriter(Generic[T]):
         self._waiting: list[tuple[T, asyncio.Future[None] | Settled[T]]] = []
         self._is_urgent = False
         self._thread: threading.Thread | None = None
-        self._is_idle = False
+        self._is_idle = self._is_asleep = False
         self._is_busy = False
 
     async def put(self, item: T) -> None:
@@ -70,9 +70,10 @@ class GroupWriter(Generic[T]):
         with self._changed:
             has_thread = self._thread is not None or self._start()
             if has_thread:
+                # Behind a full group it goes with that, for which the thread is on its way.
+                self._is_urgent |= len(self._waiting) < MOST_IN_A_GROUP
                 self._waiting.append((item, done))
-                self._is_urgent = True
-                if self._is_idle:
+                if self._is_idle and self._is_urgent:
                     self._changed.notify_all()
         if has_thread:
             await done
@@ -98,8 +99,8 @@ class GroupWriter(Generic[T]):
             if len(self._waiting) >= MOST_IN_A_GROUP or not (self._thread or self._start()):
                 return False
             self._waiting.append((item, settled))
-            number = len(self._waiting)
-            if self._is_idle and number in {1, MOST_IN_A_GROUP}:
+            # While answers come the thread looks of itself: to wake it costs more than a write.
+            if self._is_asleep and len(self._waiting) == 1:
                 self._changed.notify_all()
         return True
 
@@ -140,9 +141,12 @@ class GroupWriter(Generic[T]):
         """Wait for work; an empty list ends the thread."""
         with self._changed:
             self._is_idle = True
-            if self._changed.wait_for(lambda: bool(self._waiting), timeout=IDLE_S):
-                self._changed.wait_for(self._is_full, timeout=GATHERING_S)
-            self._is_idle = self._is_urgent = False
+            self._changed.wait_for(self._is_full, timeout=GATHERING_S)
+            if not self._waiting:
+                self._is_asleep = True
+                if self._changed.wait_for(lambda: bool(self._waiting), timeout=IDLE_S):
+                    self._changed.wait_for(self._is_full, timeout=GATHERING_S)
+            self._is_idle = self._is_asleep = self._is_urgent = False
             group, self._waiting = self._waiting, []
             if group:
                 self._is_busy = True

@@ -210,6 +210,14 @@ class StandardTier:
         """Let a run read and write; what others store meanwhile is news to it."""
         return self._news.during_run()
 
+    def contested(self, keys: Sequence[str]) -> Sequence[str]:
+        """Return those `keys` that were saved where another process may have been first."""
+        if not getattr(self.cache, "is_shared", False):
+            return ()
+        # A store that does not say it may have kept any of them.
+        ask = getattr(self.cache, "contested", None)
+        return keys if ask is None else ask(keys)
+
     def is_news(self, key: str) -> bool:
         """Tell whether a run has stored this answer after another may have looked for it."""
         return key in self._news
@@ -313,10 +321,13 @@ class StandardTier:
                 self._writes.abandoned(attempt)
 
     def _write_soon(self, key: str, text: str, *, replace: bool) -> bool:
-        with self._lock:
-            attempt = self._writes.begin(self._clock.monotonic())
-        if attempt is None:
-            return False
+        attempt = self._writes.round  # nobody has to be kept from a store that is well
+        if not self._writes.is_well:
+            with self._lock:
+                begun = self._writes.begin(self._clock.monotonic())
+            if begun is None:
+                return False
+            attempt = begun
         if self._underway.begin(key, Written(text, replace, attempt)):
             return True
         with self._lock:
@@ -324,16 +335,17 @@ class StandardTier:
         return False
 
     def _written(self, entries: dict[str, Written], error: BaseException | None) -> None:
+        if error is None:
+            with self._lock:
+                for attempt in {written.attempt for written in entries.values()}:
+                    self._writes.succeeded(attempt)
+                self._giving_way.difference_update(entries)
+            return
         if isinstance(error, Exception):
             self._count(write_failures=len(entries))
         for key, (text, replace, attempt) in entries.items():
-            if error is None:
-                with self._lock:
-                    self._writes.succeeded(attempt)
-                    self._giving_way.discard(key)
-            else:
-                self._fail("write", self._writes, attempt, error)
-                self._hold(key, text, replace=replace)
+            self._fail("write", self._writes, attempt, error)
+            self._hold(key, text, replace=replace)
 
     async def _gives_way(self, key: str) -> bool:
         """Tell whether what is stored may be replaced: it is still too old, or damaged."""

@@ -188,7 +188,8 @@ class Quota:
     @property
     def counts_tokens(self) -> bool:
         """Whether any limit is one on tokens."""
-        return any(resource != "requests" for resource in self.meters)
+        meters = self.meters
+        return bool(meters) and any(resource != "requests" for resource in meters)
 
     def fits(self, least: Mapping[Resource, float]) -> bool:
         """Tell whether a request that takes at least this can ever be sent.
