@@ -56,11 +56,9 @@ class Attempts:
         self._stop_after = stop_after
         self._random = random.Random()  # noqa: S311  # jitter, not a secret
 
-    async def until_done(self, session: Session, request: Request, trail: Trail) -> Completion:
+    def until_done(self, session: Session, request: Request, trail: Trail) -> Awaitable[Completion]:
         """Try `once` until there is an answer or the rules give up; see `repeat`."""
-        return await self.repeat(
-            session, request, trail, lambda: self.once(session, request, trail)
-        )
+        return self.repeat(session, request, trail, partial(self.once, session, request, trail))
 
     async def repeat(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from lbgpt_pandas.engine.caching import NO_CACHING
 from lbgpt_pandas.engine.cancellation import Cancellation
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
 from lbgpt_pandas.engine.completions import read_out
+from lbgpt_pandas.engine.crew import Crew
 from lbgpt_pandas.engine.errors import BudgetExceeded, RequestError
 from lbgpt_pandas.engine.figures import Figures
 from lbgpt_pandas.engine.flights import Withdrawn
@@ -25,7 +27,7 @@ from lbgpt_pandas.engine.run_state import RunState
 from lbgpt_pandas.engine.types import Outcome, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from lbgpt_pandas.engine.answering import Engine
     from lbgpt_pandas.engine.budget import Budget
@@ -42,9 +44,6 @@ LOOKUP_SIZE = 2000
 
 SECOND_LOOK_S = 0.5
 """Seconds after which answers are looked up again that could not be read."""
-
-SPARE_WORKERS = 64
-"""Workers beyond the calls in flight, for rows that wait for the cache or for a retry."""
 
 
 class Batch:
@@ -312,29 +311,29 @@ class Batch:
                 self.outcomes[number] = self._read(outcome)
 
     async def _ask(self, misses: list[int]) -> None:
-        queue = iter(misses)
-        cap = self._max_parallel or self.engine.max_parallel_calls + SPARE_WORKERS
+        queue = deque(misses)
         try:
             async with asyncio.TaskGroup() as workers:
                 if self.requests[misses[0]].model not in self.engine.proven:
                     # A wrong key or model shows in one call; the rest waits for it.
-                    first = workers.create_task(self._work(iter([next(queue)])))
+                    first = workers.create_task(self._work(deque([queue.popleft()])))
                     await self._run.until_tried(first)
-                for _ in range(min(cap, len(misses))):
-                    workers.create_task(self._work(queue))
+                crew = Crew(workers, queue, self._work)
+                self._run.stand_in = crew.stand_in if self._max_parallel is None else bool
+                crew.start(self._max_parallel or self.engine.max_parallel_calls)
         except BaseExceptionGroup as group:
             # Only a defect gets here: a request's failure is an outcome.
             raise group.exceptions[0] from None
 
-    async def _work(self, queue: Iterator[int]) -> None:
+    async def _work(self, queue: deque[int]) -> None:
         while not self._run.stopped:
             if self._run.paused:
                 with suppress(Withdrawn):
                     await self._run.until_resumed()
                 continue
-            number = next(queue, None)
-            if number is None:
+            if not queue:
                 return
+            number = queue.popleft()
             request = self.engine.prepare(self.requests[number])
             self._in_flight += 1
             try:

@@ -116,6 +116,11 @@ class Caching:
         return modes.get((self.reads, self.writes), "off")
 
     @property
+    def is_quick(self) -> bool:
+        """Whether to store an answer takes no time worth mentioning."""
+        return self.semantic is None and (self.tier is None or self.tier.is_quick)
+
+    @property
     def ttl_s(self) -> float | None:
         """Age in seconds from which an answer is asked anew, in either tier."""
         return None if self.tier is None else getattr(self.tier.cache, "ttl_s", None)

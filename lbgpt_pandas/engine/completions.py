@@ -86,8 +86,8 @@ def read_completion(
 
 
 def _digest_of(choices: list[dict[str, Any]]) -> str | None:
-    called = [name for name in _CALLS if choices[0]["message"].get(name)]
-    if len(choices) == 1 and not called:
+    message = choices[0]["message"]
+    if len(choices) == 1 and not any(map(message.get, _CALLS)):
         return None
     said = [(choice["message"], choice.get("finish_reason")) for choice in choices]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -53,7 +53,7 @@ class Connections(ABC):
         loop = asyncio.get_running_loop()
         # Only this loop's own thread opens and closes its session.
         session = self._sessions.get(loop)
-        if session is not None and session.is_ready:
+        if session is not None and session.is_open:
             session.users += 1
             return session
         with self._lock:
@@ -64,6 +64,7 @@ class Connections(ABC):
             await session.enter()
             if eager:
                 await self._open_clients(session)
+                session.is_open = True
         except BaseException:
             session.users -= 1
             if self._leave(loop, session):
@@ -88,12 +89,10 @@ class Connections(ABC):
         loop = asyncio.get_running_loop()
         session = self._sessions[loop]
         session.users -= 1
-        if self._leave(loop, session):
+        if not session.users and self._leave(loop, session):
             await session.close()
 
     def _leave(self, loop: asyncio.AbstractEventLoop, session: Session) -> bool:
         """Forget a session that nobody uses any more; return whether it was forgotten."""
-        if session.users:
-            return False
         with self._lock:
-            return self._sessions.pop(loop, None) is not None
+            return not session.users and self._sessions.pop(loop, None) is not None

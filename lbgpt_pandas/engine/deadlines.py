@@ -1,4 +1,4 @@
-"""Time limits of many calls on one event loop, with one timer for each second."""
+"""Time limits of many calls on one event loop, with a few timers for all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 EXACT_S = 5.0
-"""Limits below this end in time; others within the next whole second of the loop's clock."""
+"""Limits below this end in time; others with the next tick of the loop's clock."""
+
+TICKS_A_SECOND = 2
+"""Times at which longer limits end."""
 
 
 class Deadlines:
@@ -32,7 +35,7 @@ class Deadlines:
 
 
 class _Deadline(AbstractAsyncContextManager[None]):
-    __slots__ = ("_calls", "_cancels", "_is_over", "_second", "_seconds", "_task")
+    __slots__ = ("_calls", "_cancels", "_is_over", "_seconds", "_task", "_tick")
 
     def __init__(self, calls: dict[int, set[_Deadline]], seconds: float) -> None:
         self._calls, self._seconds = calls, seconds
@@ -44,11 +47,12 @@ class _Deadline(AbstractAsyncContextManager[None]):
             raise RuntimeError("a time limit is for a task")
         self._task, self._cancels = task, task.cancelling()
         loop = asyncio.get_running_loop()
-        self._second = second = math.ceil(loop.time() + self._seconds)
-        calls = self._calls.get(second)
+        ends_at = loop.time() + self._seconds
+        self._tick = tick = math.ceil(ends_at * TICKS_A_SECOND)
+        calls = self._calls.get(tick)
         if calls is None:
-            calls = self._calls[second] = set()
-            loop.call_at(second, _ring, self._calls, second)
+            calls = self._calls[tick] = set()
+            loop.call_at(tick / TICKS_A_SECOND, _ring, self._calls, tick)
         calls.add(self)
 
     async def __aexit__(
@@ -58,7 +62,7 @@ class _Deadline(AbstractAsyncContextManager[None]):
         trace: TracebackType | None,
     ) -> None:
         if not self._is_over:
-            self._calls[self._second].discard(self)
+            self._calls[self._tick].discard(self)
         # Somebody else may have cancelled the task as well, and must have his way.
         elif self._task.uncancel() <= self._cancels and kind is asyncio.CancelledError:
             raise TimeoutError from error
@@ -69,6 +73,6 @@ class _Deadline(AbstractAsyncContextManager[None]):
         self._task.cancel()
 
 
-def _ring(calls: dict[int, set[_Deadline]], second: int) -> None:
-    for call in calls.pop(second):
+def _ring(calls: dict[int, set[_Deadline]], tick: int) -> None:
+    for call in calls.pop(tick):
         call.end()

@@ -52,10 +52,7 @@ class SingleFlight(Generic[T]):
                 task = asyncio.current_task()
                 if not flight.cancelled() or (task is not None and task.cancelling()):
                     raise
-        return await self._lead(key, work), True
-
-    async def _lead(self, key: str, work: Callable[[], Awaitable[T]]) -> T:
-        flight: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        flight = asyncio.get_running_loop().create_future()
         self._flights[key] = flight
         try:
             result = await work()
@@ -69,6 +66,6 @@ class SingleFlight(Generic[T]):
             raise
         else:
             flight.set_result(result)
-            return result
+            return result, True
         finally:
             del self._flights[key]

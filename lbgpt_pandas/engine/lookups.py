@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from lbgpt_pandas.engine.answering import Engine
+    from lbgpt_pandas.engine.caches.base import Cache
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.keys import KeyMaker
     from lbgpt_pandas.engine.semantic.questions import Question
@@ -143,7 +144,7 @@ class Lookups:
         tier = self._caching.tier
         if tier is None or not self._caching.writes or self._caching.replaces:
             return {}
-        keys = tier.contested(list(dict.fromkeys(self.keys[number] for number in outcomes)))
+        keys = _contested(tier.cache, dict.fromkeys(self.keys[number] for number in outcomes))
         if not keys:
             return {}
         stored = await tier.find(keys, repair=False, counts=False, read=self._read_entry)
@@ -258,6 +259,14 @@ class Lookups:
             return Outcome(completion, None, EXACT, key, price_usd=price)
         source, likeness = Source.SEMANTIC_CACHE, near.similarity
         return Outcome(completion, None, source, key, similarity=likeness, price_usd=price)
+
+
+def _contested(cache: Cache, keys: Iterable[str]) -> list[str]:
+    """Return those `keys` of answers of ours under which another process may have been first."""
+    if not getattr(cache, "is_shared", False):
+        return []
+    ask = getattr(cache, "contested", list)  # who cannot say may have kept any of them
+    return list(ask(keys))
 
 
 def leaders_of(

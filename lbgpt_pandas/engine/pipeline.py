@@ -36,7 +36,7 @@ from lbgpt_pandas.engine.limits.quota import Limits, shared_quota
 from lbgpt_pandas.engine.run_state import RunState
 from lbgpt_pandas.engine.semantic.tier import as_semantic_tier
 from lbgpt_pandas.engine.session import Session
-from lbgpt_pandas.engine.stored import found_meanwhile
+from lbgpt_pandas.engine.stored import find_stored
 from lbgpt_pandas.engine.types import Outcome, Source
 from lbgpt_pandas.engine.usage import UsageLog
 
@@ -345,11 +345,13 @@ class Pipeline(Connections):
     async def _ask(
         self, session: Session, request: Request, keeping: Keeping, keep: Keep, trail: Trail
     ) -> Outcome:
-        key = keeping.key
-        found = await found_meanwhile(keeping.caching, key, messages=request.messages)
-        if found is not None:
-            price = self.price_usd(found)
-            return Outcome(found, None, Source.EXACT_CACHE, key, price_usd=price)
+        key, tier = keeping.key, keeping.caching.tier
+        if tier is not None and keeping.caching.reads and tier.is_news(key):
+            # What another run has stored since this one looked: nobody pays twice for it.
+            found = await find_stored(tier, key, messages=request.messages, counts=False)
+            if found is not None:
+                price = self.price_usd(found)
+                return Outcome(found, None, Source.EXACT_CACHE, key, price_usd=price)
         completion: Completion | None = None
         failure: RequestError | None = None
         try:
@@ -361,6 +363,8 @@ class Pipeline(Connections):
             failure.__context__ = None
         else:
             self.proven.add(request.model)
+            if not keeping.caching.is_quick:
+                trail.run.stand_in()
             await keep(completion)
         return Outcome(
             completion,
@@ -375,11 +379,7 @@ class Pipeline(Connections):
         )
 
     async def _store(
-        self,
-        session: Session,
-        request: Request,
-        keeping: Keeping,
-        completion: Completion,
+        self, session: Session, request: Request, keeping: Keeping, completion: Completion
     ) -> None:
         if not keeping.caching.writes or completion.payload is None:
             return

@@ -13,6 +13,8 @@ from lbgpt_pandas.engine.flights import Withdrawn
 from lbgpt_pandas.engine.limits.retry_budget import RetryBudget
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lbgpt_pandas.engine.budget import Budget
     from lbgpt_pandas.engine.clock import Clock
     from lbgpt_pandas.engine.deployment import Deployment
@@ -42,6 +44,8 @@ class RunState:
         Monotonic second of its first request.
     last_failure : RequestError or None
         Of a call, whether its row was tried again or not.
+    stand_in : callable
+        Called where a row waits for something else than a place or an answer.
     """
 
     def __init__(self, *, budget: Budget | None = None) -> None:
@@ -51,6 +55,7 @@ class RunState:
         self.retries = RetryBudget()
         self.begun_at: float | None = None
         self.last_failure: RequestError | None = None
+        self.stand_in: Callable[[], object] = bool
         self._out: dict[tuple[Deployment, str | None], RequestError] = {}
         self._waiting: set[asyncio.Future[Any]] = set()
         self._until_resumed: set[asyncio.Future[None]] = set()
@@ -114,6 +119,7 @@ class RunState:
 
     async def sleep(self, clock: Clock, seconds: float) -> None:
         """Sleep, or until the run is stopped; raises `Withdrawn` then."""
+        self.stand_in()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         alarm = clock.call_later(seconds, lambda: _finish(future))
         try:
@@ -136,6 +142,11 @@ class RunState:
     def disable(self, deployment: Deployment, model: str | None, error: RequestError) -> None:
         """Send nothing more to a deployment in this run; for an unknown model, nothing of it."""
         self._out[deployment, model if isinstance(error, NotFound) else None] = error
+
+    @property
+    def is_anybody_out(self) -> bool:
+        """Whether any deployment is out of this run, for all models or for one."""
+        return bool(self._out)
 
     def why_out(self, deployment: Deployment, model: str | None) -> RequestError | None:
         """Return the error that took a deployment out of this run, None if it is in it."""

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from lbgpt_pandas.engine.clock import Alarm, Clock
+    from lbgpt_pandas.engine.demands import Demand, Grant
     from lbgpt_pandas.engine.deployment import Deployment
     from lbgpt_pandas.engine.lanes import Lane, Ticket
+    from lbgpt_pandas.engine.limits.headers import Resource
 
 TOTAL_TIMEOUT_S = 900.0
 """Seconds after its first call in which a request may be sent again."""
@@ -84,6 +86,7 @@ class Scheduler:
         self.in_flight = 0
         self.alarms = self.admissions = 0
         self._choose, self._clock, self._places = choose, clock, places
+        self._only = lanes[0] if len(lanes) == 1 else None
         self._queue: list[tuple[int, int, Ticket]] = []
         self._entries = itertools.count()
         self._orders = itertools.count()
@@ -156,9 +159,9 @@ class Scheduler:
 
     def look(self) -> None:
         """Send the oldest if it can be sent, come back for the next, or set the alarm for it."""
-        if self._goes_on:
-            return
         queue = self._queue
+        if self._goes_on or not (queue or self._alarm):
+            return
         now = self._clock.monotonic()
         if self._alarm_at <= now:
             # An alarm that rings a little late does not make the next window begin later.
@@ -241,6 +244,8 @@ class Scheduler:
 
     def _place(self, ticket: Ticket, now: float) -> Place | float:
         """Reserve a place, or say when to look again."""
+        if self._only is not None and (place := self._place_in(self._only, ticket, now)):
+            return place
         for _ in range(LOOKS):
             ready = self._ready(ticket, now)
             chosen = None
@@ -252,15 +257,36 @@ class Scheduler:
             chosen = chosen or self._choose(ready, now)
             if chosen is None:
                 return self._next_look(ticket, ready, now)
-            demand, cost = ticket.demands[chosen]
-            grant = chosen.begin(demand, cost, now)
+            grant = chosen.begin(*ticket.demands[chosen], now)
             if grant is not None:
-                lane = self.lanes[chosen]
-                lane.in_flight += 1
-                self.in_flight += 1
-                return Place(self, lane, grant)
+                return self._taken(self.lanes[chosen], grant)
             # Another thread has taken what was free: look once more.
         return now + MOMENT_S
+
+    def _place_in(self, lane: Lane, ticket: Ticket, now: float) -> Place | None:
+        """Reserve a place in the only lane, if nothing speaks against it; most calls go here."""
+        if self.in_flight >= self._places or not lane.is_free or ticket.barred:
+            return None
+        deployment = lane.deployment
+        if ticket.run.is_anybody_out:
+            return None
+        demand, cost = self._demand(ticket, deployment)
+        grant = deployment.begin(demand, cost, now) if deployment.fits(demand) else None
+        return None if grant is None else self._taken(lane, grant)
+
+    def _taken(self, lane: Lane, grant: Grant) -> Place:
+        lane.in_flight += 1
+        self.in_flight += 1
+        return Place(self, lane, grant)
+
+    def _demand(
+        self, ticket: Ticket, deployment: Deployment
+    ) -> tuple[Demand, dict[Resource, float]]:
+        known = ticket.demands.get(deployment)
+        if known is None:
+            demand = deployment.demand(ticket.request, counted=ticket.counted)
+            known = ticket.demands[deployment] = demand, deployment.cost(demand)
+        return known
 
     def _ready(self, ticket: Ticket, now: float) -> dict[Deployment, float]:
         """When each deployment that can take the request at all is ready; `now` if it is.
@@ -273,17 +299,12 @@ class Scheduler:
         too_large: Deployment | None = None
         busy = math.nextafter(now, math.inf)
         has_place = self.in_flight < self._places
-        demands = ticket.demands
         for deployment, lane in self.lanes.items():
             out = ticket.run.why_out(deployment, ticket.request.model)
             if out is not None or deployment in ticket.barred:
                 why_out = out or why_out
                 continue
-            known = demands.get(deployment)
-            if known is None:
-                demand = deployment.demand(ticket.request, counted=ticket.counted)
-                known = demands[deployment] = demand, deployment.cost(demand)
-            demand, cost = known
+            demand, cost = self._demand(ticket, deployment)
             if not deployment.fits(demand):
                 too_large = deployment
                 continue

@@ -33,6 +33,15 @@ class Session:
         Source of time.
     places : int
         Cap on the calls in flight.
+
+    Attributes
+    ----------
+    users : int
+        Blocks that it is open for.
+    is_open : bool
+        Whether all clients are open, so that one more user need not wait.
+    deadlines : Deadlines
+        Time limits of its calls.
     """
 
     def __init__(
@@ -46,6 +55,7 @@ class Session:
     ) -> None:
         self.flights: SingleFlight[Outcome] = SingleFlight()
         self.users = 0
+        self.is_open = False
         self.deadlines = Deadlines()
         self._open_lanes, self._close_lanes = open_lanes, close_lanes
         self._choose, self._clock, self._places = choose, clock, places
@@ -65,13 +75,6 @@ class Session:
         """The deployments on this loop; none before the session was entered."""
         return [] if self._scheduler is None else list(self._scheduler.lanes.values())
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether it was entered, and all clients are open."""
-        return self._scheduler is not None and all(
-            lane.is_open for lane in self._scheduler.lanes.values()
-        )
-
     async def enter(self) -> None:
         """Count one more user, in any case; the first one makes the scheduler."""
         self.users += 1
@@ -88,6 +91,7 @@ class Session:
         """Wait for late writes and close the clients."""
         while self._late:
             await asyncio.wait(self._late)
+        self.is_open = False
         scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None:
             scheduler.close()

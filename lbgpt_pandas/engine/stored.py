@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lbgpt_pandas.engine.caches.standard import StandardTier
-    from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.types import Message
 
 
@@ -87,16 +86,6 @@ async def find_stored(
         return read_completion(payload, messages=messages, deployment="")
     except RequestError:
         return None  # stored by something that accepted more than this version does
-
-
-async def found_meanwhile(
-    caching: Caching, key: str, *, messages: Sequence[Message]
-) -> Completion | None:
-    """Return what another run has stored since this one looked: nobody pays twice for it."""
-    tier = caching.tier
-    if tier is None or not caching.reads or not tier.is_news(key):
-        return None
-    return await find_stored(tier, key, messages=messages, counts=False)
 
 
 class _Details(Struct, gc=False):

@@ -33,7 +33,7 @@ class UsageLog:
         self._clock = clock
         self.after_fork()
         renew_after_fork(self)
-        self._recent: deque[Usage] = deque(maxlen=size)
+        self._recent: deque[tuple[int, int, datetime, datetime, int]] = deque(maxlen=size)
         self._window: deque[tuple[float, int]] = deque()
         self._calls = self._tokens = 0
 
@@ -53,26 +53,22 @@ class UsageLog:
         attempt : int
             Its number, from 1.
         """
-        usage = Usage(
-            input_tokens=tokens.prompt,
-            output_tokens=tokens.total,
-            start_datetime=started,
-            end_datetime=self._clock.wall(),
-            attempt=attempt,
-        )
+        total = tokens.total
+        usage = tokens.prompt, total, started, self._clock.wall(), attempt
         with self._lock:
             self._recent.append(usage)
             # Counted from its end: a call that takes over a minute is not forgotten unseen.
             now = self._clock.monotonic()
-            self._window.append((now, tokens.total))
+            self._window.append((now, total))
             self._calls += 1
-            self._tokens += tokens.total
+            self._tokens += total
             self._forget(now)
 
     def recent(self) -> list[Usage]:
         """The last calls, oldest first."""
         with self._lock:
-            return list(self._recent)
+            recent = list(self._recent)
+        return [Usage(*figures) for figures in recent]
 
     def stats(self) -> UsageStats:
         """Tokens and requests of the last 60 seconds."""

@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lbgpt_pandas.engine.batch import SPARE_WORKERS
 from lbgpt_pandas.engine.caches.group_writer import MOST_IN_A_GROUP
+from lbgpt_pandas.engine.crew import SPARE_WORKERS
 from lbgpt_pandas.testing import FakeProvider, Fault
 
 KEY = "sk-CANARY0123456789abcdef"

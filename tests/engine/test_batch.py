@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from lbgpt_pandas.engine.batch import LOOKUP_SIZE, SPARE_WORKERS, Batch
+from lbgpt_pandas.engine.batch import LOOKUP_SIZE, Batch
 from lbgpt_pandas.engine.caches.base import MemoryCache
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import Caching
+from lbgpt_pandas.engine.crew import SPARE_WORKERS
 from lbgpt_pandas.engine.errors import (
     AuthError,
     BadRequest,

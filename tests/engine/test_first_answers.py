@@ -6,6 +6,7 @@ import pytest
 
 from lbgpt_pandas.engine.batch import Batch
 from lbgpt_pandas.engine.caches.base import MemoryCache
+from lbgpt_pandas.engine.caches.disk import DiskCache
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import Caching
 from lbgpt_pandas.engine.types import Request, Source
@@ -117,3 +118,40 @@ async def test_what_a_failing_store_did_not_take_is_written_at_the_end_of_the_ru
         await Batch(engine, requests, caching=Caching.of(tier, "use")).arun()
         assert len(cache) == stored
     assert len(engine.requests) == 1
+
+
+class Counting(DiskCache):
+    """Counts the keys that are looked up."""
+
+    looked_up = 0
+
+    async def get_many(self, keys):
+        self.looked_up += len(keys)
+        return await super().get_many(keys)
+
+    async def peek_many(self, keys):
+        self.looked_up += len(keys)
+        return await super().peek_many(keys)
+
+
+async def test_what_nobody_else_has_stored_is_not_read_again(tmp_path):
+    cache = Counting(tmp_path)
+    outcome = await run(saying("ours"), cache)
+    assert outcome.completion.text == "ours"
+    assert cache.looked_up == 1
+    await cache.close()
+
+
+async def test_what_another_process_has_stored_first_is_given_from_the_disk_as_well(tmp_path):
+    cache, theirs = Counting(tmp_path), DiskCache(tmp_path)
+
+    async def late(_request):
+        # Theirs is stored between our look-up and our own answer.
+        await run(saying("theirs"), theirs)
+        return "ours"
+
+    outcome = await run(ScriptedGPT(late, auto_cache=False), cache)
+    assert outcome.completion.text == "theirs"
+    assert cache.looked_up == 2
+    await cache.close()
+    await theirs.close()

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 import lbgpt_pandas as lb
-from lbgpt_pandas.engine.batch import SPARE_WORKERS
 from lbgpt_pandas.engine.caches.group_writer import MOST_IN_A_GROUP
+from lbgpt_pandas.engine.crew import SPARE_WORKERS
 from lbgpt_pandas.testing import FakeProvider
 
 pytestmark = pytest.mark.process

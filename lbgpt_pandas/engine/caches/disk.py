@@ -18,7 +18,7 @@ from lbgpt_pandas.engine.caches.ttl import ttl_seconds
 from lbgpt_pandas.engine.errors import CacheCorrupt
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from datetime import timedelta
 
     from lbgpt_pandas.engine.caches.group_writer import Settled
@@ -191,13 +191,14 @@ class DiskCache:
             Whether it was taken. It was not if too many wait, or `set` would refuse it.
         """
         try:
-            for text in (key, value):
-                check_text(text)
+            if not (key.isascii() and value.isascii()):
+                check_text(key)
+                check_text(value)
         except ValueError:
             return False
         return not self.read_only and self._writer.put_soon((key, value, replace), settled)
 
-    def contested(self, keys: Sequence[str]) -> list[str]:
+    def contested(self, keys: Iterable[str]) -> list[str]:
         """Return those `keys` under which somebody may have stored a text before us."""
         others = self._contested
         return [key for key in keys if key in others] if others else []

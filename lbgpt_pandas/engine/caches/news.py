@@ -17,26 +17,25 @@ class News:
     ----------
     runs : int
         How many use it now.
+    keys : set of str
+        What one of them has stored; empty while there is but one.
     """
 
     def __init__(self) -> None:
-        self._keys: set[str] = set()
+        self.keys: set[str] = set()
         self.after_fork()
 
     def after_fork(self) -> None:
         """Forget the runs of the parent, which go on there."""
         self._lock = threading.Lock()
         self.runs = 0
-        self._keys.clear()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._keys
+        self.keys.clear()
 
     def add(self, key: str) -> None:
         """Note a key that is stored; a single run has no need of it."""
         if self.runs > 1:
             with self._lock:
-                self._keys.add(key)
+                self.keys.add(key)
 
     @contextmanager
     def during_run(self) -> Iterator[None]:
@@ -49,4 +48,4 @@ class News:
             with self._lock:
                 self.runs -= 1
                 if not self.runs:
-                    self._keys.clear()
+                    self.keys.clear()

@@ -177,7 +177,6 @@ class StandardTier:
                 key, family=family, model=model, payload=payload, created=self._clock.wall()
             )
         except (TypeError, ValueError, RecursionError) as error:
-            # The answer is at fault, not the store.
             self._count(write_failures=1)
             self._notices.tell("seal", "an answer cannot be kept in the cache", error)
             return False
@@ -210,17 +209,14 @@ class StandardTier:
         """Let a run read and write; what others store meanwhile is news to it."""
         return self._news.during_run()
 
-    def contested(self, keys: Sequence[str]) -> Sequence[str]:
-        """Return those `keys` that were saved where another process may have been first."""
-        if not getattr(self.cache, "is_shared", False):
-            return ()
-        # A store that does not say it may have kept any of them.
-        ask = getattr(self.cache, "contested", None)
-        return keys if ask is None else ask(keys)
+    @property
+    def is_quick(self) -> bool:
+        """Whether `save` hardly ever waits."""
+        return hasattr(self.cache, "set_soon")
 
     def is_news(self, key: str) -> bool:
         """Tell whether a run has stored this answer after another may have looked for it."""
-        return key in self._news
+        return key in self._news.keys
 
     def retry_reads(self) -> None:
         """Look again at the next lookup, however short ago a failure was."""
@@ -236,7 +232,6 @@ class StandardTier:
 
     def take_notices(self) -> list[str]:
         """Return what has to be told, each text once; the caller warns in its own thread."""
-        # A store that repairs itself has something to tell as well.
         return [*self._notices.take(), *getattr(self.cache, "take_notices", list)()]
 
     def _unwritten(self, keys: Sequence[str]) -> dict[str, str]:
@@ -301,8 +296,7 @@ class StandardTier:
             self._giving_way.update(old)
 
     async def _write(self, key: str, text: str, *, replace: bool) -> bool:
-        with self._lock:
-            attempt = self._writes.begin(self._clock.monotonic())
+        attempt = self._begin_write()
         if attempt is None:
             return False
         try:
@@ -320,14 +314,17 @@ class StandardTier:
             with self._lock:
                 self._writes.abandoned(attempt)
 
+    def _begin_write(self) -> int | None:
+        attempt = self._writes.round
+        if self._writes.is_well:
+            return attempt
+        with self._lock:
+            return self._writes.begin(self._clock.monotonic())
+
     def _write_soon(self, key: str, text: str, *, replace: bool) -> bool:
-        attempt = self._writes.round  # nobody has to be kept from a store that is well
-        if not self._writes.is_well:
-            with self._lock:
-                begun = self._writes.begin(self._clock.monotonic())
-            if begun is None:
-                return False
-            attempt = begun
+        attempt = self._begin_write()
+        if attempt is None:
+            return False
         if self._underway.begin(key, Written(text, replace, attempt)):
             return True
         with self._lock:
@@ -337,8 +334,8 @@ class StandardTier:
     def _written(self, entries: dict[str, Written], error: BaseException | None) -> None:
         if error is None:
             with self._lock:
-                for attempt in {written.attempt for written in entries.values()}:
-                    self._writes.succeeded(attempt)
+                for written in entries.values():
+                    self._writes.succeeded(written.attempt)
                 self._giving_way.difference_update(entries)
             return
         if isinstance(error, Exception):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 IN_A_ROW = 5
 SPAN_S = 60.0
@@ -25,8 +26,7 @@ ALONE_LONGEST_S = 60.0
 _DOUBLINGS = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(Struct, frozen=True, gc=False):
     """What a call was let through as; handed back with its verdict.
 
     Attributes

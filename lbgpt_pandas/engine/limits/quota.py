@@ -96,7 +96,7 @@ class Reservation:
 
     def stamp(self, *, now: float) -> None:
         """Note that the call is sent now, if it was reserved a while ago."""
-        if self._quota is not None:
+        if self._quota is not None and self._quota.meters:
             self._quota.stamp(self._charges, now=now)
 
     def commit(self, amounts: Mapping[Resource, float], *, now: float) -> None:

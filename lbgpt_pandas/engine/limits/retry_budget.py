@@ -77,9 +77,9 @@ class _Count:
         second = int(now)
         if not self._seconds or self._seconds[-1][0] != second:
             self._seconds.append([second, 0])
+            self.total(now)
         self._seconds[-1][1] += 1
         self._total += 1
-        self.total(now)
 
     def total(self, now: float) -> int:
         while self._seconds and self._seconds[0][0] <= now - SPAN_S:

@@ -57,6 +57,26 @@ async def test_texts_survive_closing(cache):
     await again.close()
 
 
+async def test_it_says_which_texts_another_may_have_stored_before(cache):
+    other = DiskCache(cache.directory)
+    await other.set("b", "theirs")
+    await asyncio.gather(*(cache.set(key, "ours") for key in "ab"))
+    assert "b" in cache.contested("ab")
+    await cache.set("c", "ours")
+    await cache.set("b", "newer", replace=True)
+    assert cache.contested("c") == []
+    assert cache.contested("xyz") == []
+    await other.close()
+
+
+async def test_many_texts_of_both_kinds_are_stored_in_one_go(cache):
+    await cache.set("5", "first")
+    entries = [(str(n), str(n), n % 7 == 0) for n in range(100)] + [("5", "again", False)]
+    await asyncio.gather(*(cache.set(k, v, replace=replace) for k, v, replace in entries))
+    found = await cache.get_many([str(n) for n in range(100)])
+    assert found == {str(n): str(n) for n in range(100)} | {"5": "first"}
+
+
 async def test_the_first_writer_wins_unless_it_is_replaced(cache):
     await cache.set("a", "first")
     await cache.set("a", "second")

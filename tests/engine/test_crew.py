@@ -1,0 +1,110 @@
+"""Rows that wait for something else hold up nobody, though there is one worker a call."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lbgpt_pandas.engine.batch import Batch
+from lbgpt_pandas.engine.caches.base import MemoryCache
+from lbgpt_pandas.engine.caches.standard import StandardTier
+from lbgpt_pandas.engine.caching import Caching
+from lbgpt_pandas.engine.crew import SPARE_WORKERS
+from lbgpt_pandas.engine.errors import ServerError
+from lbgpt_pandas.engine.types import Request
+from lbgpt_pandas.testing import ScriptedGPT
+
+
+def ask(number):
+    return [Request([{"role": "user", "content": str(n)}], {"model": "m"}) for n in range(number)]
+
+
+def last_text(request):
+    return request.messages[-1]["content"]
+
+
+async def test_others_go_on_while_a_row_waits_for_its_retry(clock):
+    answered = []
+
+    def answer(request):
+        text = last_text(request)
+        answered.append(text)
+        if text == "0" and answered.count("0") == 1:
+            raise ServerError("for now", status=503)
+        return text
+
+    engine = ScriptedGPT(answer, max_parallel_calls=1, latency_s=0.001, clock=clock)
+    engine.proven.add("m")
+    outcomes = await Batch(engine, ask(20), clock=clock).arun()
+    assert [o.completion.text for o in outcomes] == [str(n) for n in range(20)]
+    assert answered[:2] == ["0", "1"]
+    assert engine.in_flight_peak == 1
+
+
+class SlowCache(MemoryCache):
+    """A store that takes a second for an answer."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    async def set(self, key, value, *, replace=False):
+        await self.clock.sleep(1.0)
+        await super().set(key, value, replace=replace)
+
+
+async def test_others_go_on_while_a_row_is_stored(clock):
+    engine = ScriptedGPT(last_text, max_parallel_calls=2, latency_s=0.01, clock=clock)
+    engine.proven.add("m")
+    caching = Caching.of(StandardTier(SlowCache(clock), clock=clock), "use")
+    began = clock.monotonic()
+    await Batch(engine, ask(60), caching=caching, clock=clock).arun()
+    # One after the other it would take half a minute.
+    assert clock.monotonic() - began < 3.0
+
+
+async def most_tasks(clock, caching):
+    engine = ScriptedGPT(last_text, max_parallel_calls=4, latency_s=0.01, clock=clock)
+    engine.proven.add("m")
+    most = 0
+
+    batch = Batch(engine, ask(300), caching=caching, clock=clock)
+
+    async def look():
+        nonlocal most
+        while not batch.snapshot().finished:
+            most = max(most, len(asyncio.all_tasks()))
+            await clock.sleep(0.002)
+
+    looking = asyncio.create_task(look())
+    await batch.arun()
+    await looking
+    return most
+
+
+async def test_there_are_no_more_workers_than_calls_while_nobody_waits(clock):
+    # Beside them this test, and who looks.
+    assert await most_tasks(clock, Caching()) == 4 + 2
+
+
+async def test_those_who_stand_in_are_bounded(clock):
+    caching = Caching.of(StandardTier(SlowCache(clock), clock=clock), "use")
+    assert await most_tasks(clock, caching) == 4 + SPARE_WORKERS + 2
+
+
+async def test_a_failing_worker_leaves_no_one_behind(clock):
+    engine = ScriptedGPT(last_text, max_parallel_calls=2, latency_s=0.01, clock=clock)
+    engine.proven.add("m")
+    caching = Caching.of(StandardTier(SlowCache(clock), clock=clock), "use")
+    batch = Batch(engine, ask(50), caching=caching, clock=clock)
+    defect = RuntimeError("a defect")
+
+    def fail(_request):
+        raise defect
+
+    engine.prepare = lambda request: fail(request) if last_text(request) == "9" else request
+    before = asyncio.all_tasks()
+    try:
+        await batch.arun()
+    except RuntimeError as error:
+        assert error is defect  # noqa: PT017  # whichever it was, nobody is left
+    assert asyncio.all_tasks() == before
