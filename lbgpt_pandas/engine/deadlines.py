@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import AbstractAsyncContextManager
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class _Deadline(AbstractAsyncContextManager[None]):
         calls = self._calls.get(tick)
         if calls is None:
             calls = self._calls[tick] = set()
-            loop.call_at(tick / TICKS_A_SECOND, _ring, self._calls, tick)
+            # In a context of its own: the caller's would stay alive with its settings.
+            loop.call_at(tick / TICKS_A_SECOND, _ring, self._calls, tick, context=Context())
         calls.add(self)
 
     async def __aexit__(
