@@ -252,7 +252,7 @@ def column_values(array: ExtensionArray) -> tuple[list[Any], list[int]]:
     missing : list of int
         Offsets of the cells that are NA, whose values mean nothing.
     """
-    missing = np.flatnonzero(np.asarray(array.isna())).tolist()
+    missing = np.flatnonzero(_missing(array)).tolist()
     if _is_narrow(array.dtype):
         narrow = np.asarray(array.to_numpy(dtype=np.float32, na_value=np.nan))
         return [float(str(each)) for each in narrow], missing
@@ -262,6 +262,18 @@ def column_values(array: ExtensionArray) -> tuple[list[Any], list[int]]:
     if isinstance(array, pd.arrays.NumpyExtensionArray):
         return np.asarray(array).tolist(), missing
     return np.asarray(array, dtype=object).tolist(), missing
+
+
+def _missing(array: ExtensionArray) -> np.ndarray[Any, Any]:
+    """Tell which cells are NA, or the NaN of a nullable or Arrow column of floats."""
+    missing: np.ndarray[Any, Any] = np.array(array.isna())
+    if isinstance(array, pd.arrays.NumpyExtensionArray) or not pd.api.types.is_float_dtype(
+        array.dtype
+    ):
+        return missing
+    # 0 / 0 of such columns is a NaN that isna() does not see.
+    missing |= np.isnan(array.to_numpy(dtype=np.float64, na_value=np.nan))
+    return missing
 
 
 def _is_narrow(dtype: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.errors import ConfigurationError, LbgptWarning
@@ -17,7 +18,7 @@ from lbgpt_pandas.settings import of_call, settings
 from lbgpt_pandas.tool_calls import ToolForm
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Sequence
 
     import pandas as pd
 
@@ -121,6 +122,16 @@ def _form_of(
                 "tools= makes some of them tool calls; give one of the two"
             )
         return ModelForm(response_format)
+    if response_format is not None and not isinstance(response_format, Mapping):
+        raise ConfigurationError(
+            f"response_format= is of type {type(response_format).__name__}; give a pydantic model "
+            '(the class, not an object of it), a JSON schema as a dict, or {"type": "json_object"}'
+        )
+    if not all(isinstance(each, Mapping) for each in tools or ()):
+        raise ConfigurationError(
+            'tools=: give a list of dicts, such as [{"type": "function", "function": '
+            '{"name": "find", "parameters": {"type": "object"}}}]'
+        )
     return ToolForm() if tools else None
 
 

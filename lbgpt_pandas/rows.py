@@ -224,11 +224,12 @@ class Block:
                 f"{self.where(error.offset)}: the format in {{{name}:{spec}}} does not fit the "
                 f"cell, which is a {error.kind}"
             ) from error
+        shown = VALUE if name == BARE and BARE not in self.fields.labels else str(name)
         if self.fill is None:
-            self.missing |= dict.fromkeys(missing, str(name))
+            self.missing |= dict.fromkeys(missing, shown)
         for offset, fault in faulty.items():
             self.faulty[offset] = InvalidInput(
-                f"{self.where(offset)}, column {short(name)}: {fault.message}"
+                f"{self.where(offset)}, column {short(shown)}: {fault.message}"
             )
         self._texts[place, spec] = texts
         return texts

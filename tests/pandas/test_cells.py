@@ -273,3 +273,14 @@ def test_a_column_has_the_texts_of_its_cells(cells):
     assert faulty == {}
     for cell, text in zip(cells, texts, strict=True):
         assert text == ("" if is_missing(cell) else cell_text(cell))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pd.arrays.FloatingArray(np.array([1.5, np.nan, 2.5]), np.array([False, False, True])),
+        pd.arrays.ArrowExtensionArray(pa.array([1.5, float("nan"), None])),
+    ],
+)
+def test_a_nan_that_isna_does_not_see_is_missing(array: pd.api.extensions.ExtensionArray) -> None:
+    assert column_texts(array)[1] == [1, 2]

@@ -16,6 +16,7 @@ from lbgpt_pandas.engine.errors import ConfigurationError, InvalidInput, Templat
 from lbgpt_pandas.engine.types import Request
 from lbgpt_pandas.frames import col, to_requests, to_series
 from lbgpt_pandas.rows import BLOCK_ROWS
+from lbgpt_pandas.testing import ScriptedGPT
 
 PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
 
@@ -344,3 +345,8 @@ def test_a_million_rows_fit_beside_the_frame():
     # The promise is 200 MB; the string arrays of pandas 2 hold an object for each cell.
     bound = 200 if pd.__version__ >= "3" else 400
     assert int(done.stdout) < bound, done.stdout
+
+
+def test_the_bare_field_of_a_series_is_called_value_in_messages() -> None:
+    with pytest.raises(TemplateError, match=r"row 1 .*column 'value'"):
+        pd.Series(["a", None]).lbgpt.complete("{}", na="raise", engine=ScriptedGPT())

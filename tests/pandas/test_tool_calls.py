@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import json
+from fractions import Fraction
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -196,3 +198,19 @@ def test_several_answers_are_rows_and_not_n():
     _, again = asked(engine, data, duplicates="independent")
     assert [each.key for each in again] == [each.key for each in outcomes]
     assert len(engine.requests) == 3
+
+
+@pytest.mark.parametrize("tools", ["find", ["find"], [("name", "find")]])
+def test_tools_that_are_no_dicts_are_refused_before_a_call(tools: Any) -> None:
+    engine = ScriptedGPT("paid")
+    with pytest.raises(ConfigurationError, match="list of dicts"):
+        pd.Series(["lamp"]).lbgpt.complete("{}", tools=tools, engine=engine)
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize("response_format", ["json", 3, Fraction(1, 2)])
+def test_a_response_format_of_no_kind_is_refused_before_a_call(response_format: Any) -> None:
+    engine = ScriptedGPT("paid")
+    with pytest.raises(ConfigurationError, match="not an object of it"):
+        pd.Series(["lamp"]).lbgpt.complete("{}", response_format=response_format, engine=engine)
+    assert engine.requests == []
