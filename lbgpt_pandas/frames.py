@@ -15,6 +15,7 @@ from lbgpt_pandas.examples import Exemplified, example_turns
 from lbgpt_pandas.images import Illustrated, Images
 from lbgpt_pandas.prompts import NO_REQUEST, UNSENDABLE, Numbering, Requests, separate
 from lbgpt_pandas.provenance import Provenance
+from lbgpt_pandas.replies import whole
 from lbgpt_pandas.rows import Table
 from lbgpt_pandas.templates import (
     column_template,
@@ -263,8 +264,8 @@ def text_array(values: NDArray[np.object_]) -> ExtensionArray:
     try:
         array = pd.array(values, dtype=text)
     except UnicodeEncodeError:
-        # Arrow refuses a lone surrogate; a paid answer with one in it is not lost for that.
-        array = pd.array(values, dtype=_in_python(text))
+        # Half of a character fits into no file; the rest of a paid answer is not lost for it.
+        array = pd.array([whole(value) for value in values], dtype=text)
     return array
 
 
@@ -347,10 +348,3 @@ def _text_dtype() -> pd.StringDtype[Any]:
     """String dtype of this pandas: what it makes of text by itself, if that is one."""
     inferred = pd.Series([""]).dtype
     return inferred if isinstance(inferred, pd.StringDtype) else pd.StringDtype()
-
-
-def _in_python(dtype: pd.StringDtype[Any]) -> pd.StringDtype[Any]:
-    """Return the same dtype with Python objects as storage."""
-    if dtype.na_value is pd.NA:
-        return pd.StringDtype("python")
-    return pd.StringDtype("python", na_value=np.nan)

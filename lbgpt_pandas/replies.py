@@ -7,7 +7,11 @@ import math
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from typing import Self
 
 _THOUGHT_ENDS = "</think>"
 _MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|,(?=\s*[}\]])', re.DOTALL)
@@ -127,7 +131,7 @@ def _loads(text: str, commas: list[int]) -> Any:
             parse_float=_finite,
             object_pairs_hook=_unique,
         )
-        return _whole(value) if "\\u" in text else value
+        return whole(value) if "\\u" in text else value
     except json.JSONDecodeError as error:
         near = text[max(0, error.pos - _NEAR) : error.pos + _NEAR]
         raise _Broken(f"the JSON is broken: {error.msg} near {near!r}") from None
@@ -147,7 +151,22 @@ def _finite(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
         raise _Broken(f"the number {digits[:_NEAR]} is too large")
-    return number
+    return number if Decimal(repr(number)) == Decimal(digits) else Rounded(number, digits)
+
+
+class Rounded(float):
+    """A number with more digits than a float holds; `str` gives all of them."""
+
+    _digits: str
+
+    def __new__(cls, number: float, digits: str) -> Self:
+        """Take a number and how it was written."""
+        rounded = super().__new__(cls, number)
+        rounded._digits = digits
+        return rounded
+
+    def __str__(self) -> str:
+        return self._digits
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -159,12 +178,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
+    """Return JSON data with U+FFFD in the place of halves of characters (lone surrogates)."""
     match value:
         case str():
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         case list():
-            return [_whole(each) for each in value]
+            return [whole(each) for each in value]
         case dict():
-            return {_whole(key): _whole(each) for key, each in value.items()}
+            return {whole(key): whole(each) for key, each in value.items()}
     return value

@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from lbgpt_pandas.replies import Rounded
 from lbgpt_pandas.schema_shapes import (
     TEMPORAL,
     alternatives,
@@ -117,6 +118,8 @@ class Settling:
                 is_harmful |= "number" in types and not has_text and not _is_float(value)
         if is_harmful:
             self.problems[path] = mismatch(value, shape)
+        if isinstance(value, Rounded) and "string" in types and is_number:
+            return str(value)  # of a Decimal, which has all digits only as a text
         return value
 
 

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from msgspec.structs import replace
 
-from lbgpt_pandas.engine.errors import ContentFiltered, MalformedResponse
+from lbgpt_pandas.engine.errors import BadRequest, ContentFiltered, MalformedResponse
 from lbgpt_pandas.engine.limits.estimate import prompt_tokens, text_tokens
 from lbgpt_pandas.engine.types import Completion, Source, TokenCount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from lbgpt_pandas.engine.errors import RequestError
     from lbgpt_pandas.engine.types import Message, Outcome
 
 MAX_PLAUSIBLE_TOKENS = 100_000_000
 
 _CALLS = ("tool_calls", "function_call")
+_OTHERS = (*_CALLS, "audio")
+"""What a message may hold instead of a text."""
 
 
 def read_completion(
@@ -54,7 +57,9 @@ def read_completion(
     Raises
     ------
     MalformedResponse
-        If it is not an object with at least one choice that has a message.
+        If it is not an object with at least one choice that has a message, or that one is empty.
+    BadRequest
+        If the model came to its limit of tokens before it said anything.
     ContentFiltered
         If the first choice was cut off by the content policy.
     """
@@ -73,6 +78,8 @@ def read_completion(
     text = _text_of(message.get("content"), request_id)
     if text is None and isinstance(message.get("refusal"), str):
         text = str(message["refusal"])
+    if text is None and not any(map(message.get, _OTHERS)):
+        raise _nothing_said(finish_reason, request_id)
     return Completion(
         payload=body if keep_payload else None,
         text=text,
@@ -82,6 +89,24 @@ def read_completion(
         deployment=deployment,
         request_id=request_id,
         digest=_digest_of(body["choices"]),
+    )
+
+
+def _nothing_said(finish_reason: object, request_id: str | None) -> RequestError:
+    if finish_reason == "length":
+        return BadRequest(
+            "the model used up its tokens before it said anything; give a larger max_tokens, or "
+            "less reasoning_effort",
+            code="nothing_said",
+            status=200,
+            request_id=request_id,
+            maybe_billed=True,
+        )
+    return MalformedResponse(
+        f"the answer has neither text nor tool calls (finish_reason {finish_reason!r})",
+        status=200,
+        request_id=request_id,
+        maybe_billed=True,
     )
 
 

@@ -1,4 +1,7 @@
-"""Replies that do not fit what was asked for: asked again, with what is wrong, twice at most."""
+"""Replies that do not fit what was asked for: asked again, with what is wrong, twice at most.
+
+One that was cut off at its limit of tokens is not asked again: it would be cut off again.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +44,15 @@ class Check:
     problem: Callable[[str | None], str]
     wish: str
 
-    def of(self, outcomes: Sequence[Outcome | None]) -> dict[int, str]:
-        """Return what is wrong, by number of the request; failures are no replies."""
+    def of(self, outcomes: Sequence[Outcome | None], *, but_cut: bool = False) -> dict[int, str]:
+        """Return what is wrong, by number of the request; failures are no replies.
+
+        With ``but_cut=True`` replies that were cut off are left out.
+        """
         found = {}
         for number, outcome in enumerate(outcomes):
+            if but_cut and _is_cut(outcome):
+                continue
             if outcome is not None and outcome.completion is not None:
                 problem = self.problem(outcome.completion.text)
                 if problem:
@@ -129,9 +137,9 @@ async def repair(
     latest: dict[int, Request] = {}
     asked: Counter[int] = Counter()
     for _ in range(ROUNDS):
-        wrong = check.of(outcomes)
+        wrong = check.of(outcomes, but_cut=True)
         if not wrong:
-            return
+            break
         for number, problem in wrong.items():
             request, outcome = latest.get(number), outcomes[number]
             if request is None and outcome is not None:
@@ -151,8 +159,9 @@ async def repair(
                 asked[number] += 1
                 rounds.add(first.key, latest[number], answer)
     for number, problem in check.of(outcomes).items():
-        last = outcomes[number]
-        outcomes[number] = None if last is None else unfit(last, problem, again=asked[number])
+        if (last := outcomes[number]) is not None:
+            rounds.begin(requests[number], last)
+            outcomes[number] = unfit(last, problem, again=asked[number])
 
 
 def repaired(first: Outcome, second: Outcome | None) -> Outcome:
@@ -186,6 +195,9 @@ def unfit(outcome: Outcome, problem: str, *, again: int) -> Outcome:
     """Return the failure that a reply is which does not fit, asked for so many times again."""
     reply = _reply(outcome)
     times = f"{again + 1} times" if again else "once, when the run was stopped"
+    if _is_cut(outcome):
+        times = f"{again + 1} times" if again else "once"
+        problem = f"it was cut off at the most tokens allowed, give a larger max_tokens; {problem}"
     error = SchemaMismatch(
         f"the reply does not fit, after it was asked for {times}: {problem}. "
         f"It begins {reply[:SHOWN]!r}; error.raw is all of it",
@@ -193,6 +205,12 @@ def unfit(outcome: Outcome, problem: str, *, again: int) -> Outcome:
     )
     error.raw = reply
     return replace(outcome, completion=None, error=error)
+
+
+def _is_cut(outcome: Outcome | None) -> bool:
+    """Tell whether a reply ends where it had to, so that asking again gives no more of it."""
+    completion = None if outcome is None else outcome.completion
+    return completion is not None and completion.finish_reason == "length"
 
 
 def _reply(outcome: Outcome | None) -> str:

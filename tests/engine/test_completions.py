@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lbgpt_pandas.engine.completions import read_completion, read_tokens, to_sdk_object
-from lbgpt_pandas.engine.errors import ContentFiltered, MalformedResponse
+from lbgpt_pandas.engine.errors import BadRequest, ContentFiltered, MalformedResponse
 from lbgpt_pandas.engine.types import Outcome, Source, TokenCount
 
 MESSAGES = [{"role": "user", "content": "12345678"}]
@@ -94,6 +94,22 @@ def test_a_filtered_answer_is_an_error_and_a_refusal_is_an_answer():
     refused = payload()
     refused["choices"][0]["message"] = {"role": "assistant", "content": None, "refusal": "I won't"}
     assert read(refused).text == "I won't"
+
+
+@pytest.mark.parametrize(("reason", "kind"), [("stop", MalformedResponse), ("length", BadRequest)])
+def test_an_answer_that_says_nothing_is_a_failure(reason, kind):
+    empty = payload()
+    empty["choices"][0] |= {
+        "message": {"role": "assistant", "content": None},
+        "finish_reason": reason,
+    }
+    with pytest.raises(kind) as caught:
+        read(empty)
+    assert caught.value.maybe_billed
+    empty["choices"][0]["message"]["tool_calls"] = [{"id": "1"}]
+    assert read(empty).text is None
+    empty["choices"][0]["message"] = {"role": "assistant", "content": ""}
+    assert read(empty).text == ""  # and not None
 
 
 def test_content_is_a_text_or_parts_of_one():

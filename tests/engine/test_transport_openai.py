@@ -157,7 +157,12 @@ async def test_a_failed_status_is_classified_and_sent_once(status, code, kind):
     assert (error.status, error.request_id) == (status, "r3")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"<html>hi</html>", b"\xff\xfe"])
+async def test_half_of_a_character_costs_no_answer():
+    _, reply = await chat(respond(200, b'{"text": "x\\ud800", "id": 18446744073709551616}'))
+    assert reply.payload == {"text": "x\ud800", "id": 2**64}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"<html>hi</html>", b"\xff\xfe", b'{"a": NaN}'])
 async def test_a_200_that_is_not_json_is_malformed(body):
     with pytest.raises(MalformedResponse):
         await chat(respond(200, body))

@@ -170,10 +170,11 @@ def test_object_answers_stay_what_they_are():
     assert answers.iloc[0] is values[0]
 
 
-def test_answers_may_be_missing_and_hold_a_lone_surrogate():
+def test_answers_may_be_missing_and_halves_of_characters_fit_into_files(tmp_path):
     plan = plan_of(pd.Series(["a", "b"]), "{}")
     answers = to_series(plan, ["x\ud800", None], name=None)
-    assert answers.iloc[0] == "x\ud800"
+    assert answers.iloc[0] == "x\ufffd"
+    answers.to_frame("answer").to_csv(tmp_path / "answers.csv")
     assert answers.isna().tolist() == [False, True]
     assert answers.dtype == ("str" if PANDAS_3 else "string")
     with pytest.raises(ValueError, match="1 values for 2 requests"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Literal
 
 import pandas as pd
@@ -347,6 +348,39 @@ def test_a_miss_among_what_is_asked_again_names_its_row(tmp_path, towns):
         path = lb.last_run().export(tmp_path / "towns.lbgpt.zip")
         with lb.replay(path), pytest.raises(lb.CacheMiss, match=r"row [24] .*stopped before"):
             towns.lbgpt.extract("{}", Stay)
+
+
+def test_a_reply_that_was_cut_off_is_not_asked_again(tmp_path, towns):
+    cut = {
+        "id": "x",
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "length",
+                "message": {"role": "assistant", "content": '{"city": "Ro'},
+            }
+        ],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 5},
+    }
+    engine = ScriptedGPT(lambda _request: cut)
+    with lb.using(cache=tmp_path / "c", errors="ignore", progress="none"):
+        towns.lbgpt.extract("{}", Stay, engine=engine)
+        report = lb.last_run()
+        assert len(engine.requests) == len(towns.dropna().unique())
+        assert report.errors["message"].str.contains("larger max_tokens").all()
+        path = report.export(tmp_path / "towns.lbgpt.zip")
+        with lb.replay(path):
+            towns.lbgpt.extract("{}", Stay)
+            assert lb.last_run().errors["message"].equals(report.errors["message"])
+
+
+def test_a_decimal_has_all_digits_of_the_reply():
+    engine = ScriptedGPT('{"price": 12345678901234567.89, "rate": 0.1000000000000000055}')
+    fields = {"price": Decimal, "rate": float}
+    made = pd.Series(["x"]).lbgpt.extract("{}", fields, engine=engine)
+    assert made["price"][0] == Decimal("12345678901234567.89")
+    assert made["rate"][0] == 0.1
 
 
 def test_a_key_that_is_refused_among_what_is_asked_again_ends_the_run(towns):

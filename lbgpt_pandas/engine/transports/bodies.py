@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
 
@@ -51,12 +53,19 @@ def parse_body(raw: bytes, *, request_id: str | None = None, most: int = MAX_BOD
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
+        # Half of a character, written as an escape, is no reason to lose what was paid for.
+        with suppress(ValueError, RecursionError):
+            return json.loads(raw, parse_constant=_refuse)
         start = redact(raw[:60].decode("utf-8", "replace"))
         raise MalformedResponse(
             f"the answer is not JSON; it begins with {start!r}",
             request_id=request_id,
             maybe_billed=True,
         ) from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def read_reply(raw: bytes, headers: Mapping[str, str], *, most: int = MAX_BODY_BYTES) -> Reply:
