@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pandas.api.extensions import ExtensionArray
 
     from lbgpt_pandas.engine.errors import RequestError
+    from lbgpt_pandas.engine.group_request import Grouping
     from lbgpt_pandas.prompts import Templates
     from lbgpt_pandas.rendering import Template
     from lbgpt_pandas.rows import Block, FieldNames
@@ -74,6 +75,8 @@ class RowPlan:
         Rows of the frame.
     provenance : Provenance
         What the requests were made of.
+    grouping : Grouping or None
+        How several go in one call; None if they do not.
     """
 
     requests: Requests
@@ -84,6 +87,7 @@ class RowPlan:
     name: Hashable | None
     rows: int
     provenance: Provenance
+    grouping: Grouping | None = None
 
     def rows_of(self) -> list[int]:
         """How many rows each request answers; as long as `requests`, each at least 1."""

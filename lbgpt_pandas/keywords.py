@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 OWN_KEYWORDS = (
     "template", "messages", "model", "system", "examples", "images", "tools", "response_format",
     "engine", "errors", "na", "duplicates", "cache_mode", "semantic", "budget", "max_parallel",
-    "progress", "name", "dimensions",
+    "progress", "name", "dimensions", "rows_per_request",
 )  # fmt: skip
-
-PLANNED_KEYWORDS = frozenset({"rows_per_request"})
 
 PROVIDER_KEYWORDS = (
     "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop", "n",
@@ -58,8 +56,7 @@ def split_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, A
     TypeError
         For a name close to one of ours or to a usual provider parameter, with the suggestion.
     ConfigurationError
-        For a keyword of a later version, one that has another place, and values that make no
-        sense for a column.
+        For a keyword that has another place, and values that make no sense for a column.
     """
     for name, value in params.items():
         _check_param(name, value)
@@ -68,8 +65,6 @@ def split_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, A
 
 
 def _check_param(name: str, value: object) -> None:
-    if name in PLANNED_KEYWORDS:
-        raise ConfigurationError(f"{name}= is not available in this version")
     if name in OTHER_NAMES:
         raise ConfigurationError(f"{name}= is not a keyword of a call: {OTHER_NAMES[name]}")
     if name == "stream" and value:

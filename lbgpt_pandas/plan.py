@@ -180,6 +180,11 @@ def make_plan(run: RowRun, *, sample: int = SAMPLE, keyless: bool = False) -> Pl
     """
     if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
         raise ConfigurationError(f"sample={sample!r}: give a whole number of at least 0")
+    if run.plan.grouping is not None:
+        raise ConfigurationError(
+            "plan() knows no figures of several rows in one request; leave rows_per_request= out "
+            "for those of one row a request"
+        )
     with no_collection():
         return _planned(run, run_sync(look_up(run)), sample=sample, keyless=keyless)
 

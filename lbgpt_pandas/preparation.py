@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.errors import ConfigurationError, LbgptWarning
+from lbgpt_pandas.engine.group_request import MARK
 from lbgpt_pandas.forms import with_instructions
 from lbgpt_pandas.frames import to_requests
+from lbgpt_pandas.grouping import check_groupable, grouping_of
 from lbgpt_pandas.keywords import check_name, check_sendable, split_params
 from lbgpt_pandas.model_form import ModelForm
 from lbgpt_pandas.resolution import caching_of, resolve_engine
@@ -55,6 +58,7 @@ class Preparation:
         budget: Budget | float | None,
         max_parallel: int | None,
         progress: Progress | bool | None,
+        rows_per_request: int | str,
         name: Hashable | None,
         params: dict[str, Any],
         keyless: bool = False,
@@ -76,12 +80,26 @@ class Preparation:
         form = form or _form_of(tools, response_format)
         sent_format = None if isinstance(response_format, type) else response_format
         passed = {"model": model_name, "tools": tools, "response_format": sent_format, **given}
+        grouping = grouping_of(
+            rows_per_request,
+            form=form,
+            params=passed,
+            prompt=prompt,
+            engine=chosen,
+            model=model_name,
+        )
+        if grouping is not None:
+            passed[MARK] = grouping.mark
         if form is not None:
             prompt["write_example"] = form.writer(chosen, model_name)
             passed |= form.params(chosen, model_name)
             words = form.instructions(chosen, model_name)
             prompt["system"] = with_instructions(prompt["system"], words)
         plan = to_requests(self._data, **prompt, params=check_sendable(passed), options=options)
+        if grouping is not None:
+            plan = replace(plan, grouping=grouping)
+            if callable(prompt["template"]):
+                check_groupable(plan)
         _warn_of_shared_samples(plan, params, prompt["duplicates"])
         return RowRun(
             plan,

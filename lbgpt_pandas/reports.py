@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.budget import Budget
     from lbgpt_pandas.engine.caching import Caching
     from lbgpt_pandas.engine.errors import LbgptError
+    from lbgpt_pandas.engine.grouped_rows import Batching
     from lbgpt_pandas.engine.states import RunHeading
     from lbgpt_pandas.engine.types import Outcome
     from lbgpt_pandas.forms import Form
@@ -92,6 +93,7 @@ class RunReport:
             errors=counts,
             example=example,
             resumed=str(run.resumed or ""),
+            batching=str(self.batching or ""),
             truncated=sum(
                 rows
                 for outcome, rows in zip(self._outcomes, rows_of, strict=True)
@@ -147,6 +149,11 @@ class RunReport:
     def budget(self) -> Budget | None:
         """What the run was allowed to spend, to be looked at and raised; None: no bound."""
         return self._run.budget
+
+    @property
+    def batching(self) -> Batching | None:
+        """What came of ``rows_per_request``: requests, rows asked alone, whether it was off."""
+        return getattr(self._run.batch, "batching", None)
 
     @property
     def wall_s(self) -> float:

@@ -20,6 +20,7 @@ from lbgpt_pandas.engine.errors import (
     RowErrorsWarning,
     SchemaMismatch,
 )
+from lbgpt_pandas.engine.grouped_batch import GroupedBatch
 from lbgpt_pandas.engine.portal import run_async, run_sync
 from lbgpt_pandas.engine.states import RunHeading
 from lbgpt_pandas.engine.views import close_quietly, drawn, open_view
@@ -130,7 +131,10 @@ class RowRun:
             self.batch.stop()
 
     def _new_batch(self, earlier: Sequence[Outcome | None]) -> Batch:
-        form = self.form
+        form, grouping = self.form, self.plan.grouping
+        if grouping is not None:
+            keywords = self._batch_keywords(earlier)
+            return GroupedBatch(self.engine, self.plan.requests, grouping=grouping, **keywords)
         return Batch(
             self.engine,
             self.plan.requests,

@@ -74,7 +74,7 @@ COMPLETE = [
     "template=None", "*", "messages=None", "model=None", "system=None", "examples=None", "images=None", "tools=None",
     "response_format=None", "engine=None", "errors=None", "na='skip'", "duplicates='share'",
     "cache_mode=None", "semantic=None", "budget=None", "max_parallel=None", "progress=None",
-    "name=None", "**params",
+    "rows_per_request=1", "name=None", "**params",
 ]  # fmt: skip
 
 SETTINGS = [

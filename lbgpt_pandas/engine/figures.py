@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.deployment import Deployment
     from lbgpt_pandas.engine.errors import LbgptError
     from lbgpt_pandas.engine.states import DeploymentState
-    from lbgpt_pandas.engine.types import Outcome
+    from lbgpt_pandas.engine.types import Outcome, TokenCount
 
 
 class Figures:
@@ -154,9 +154,13 @@ class Figures:
         self.requests += 1
         self.answered[outcome.deployment] += 1
         if outcome.completion is not None:
-            self.prompt_tokens += outcome.completion.tokens.prompt
-            self.completion_tokens += outcome.completion.tokens.completion
-            self.cost_usd = _sum(self.cost_usd, outcome.price_usd)
+            self.charge(outcome.completion.tokens, outcome.price_usd)
+
+    def charge(self, tokens: TokenCount, usd: float | None) -> None:
+        """Count what was paid."""
+        self.prompt_tokens += tokens.prompt
+        self.completion_tokens += tokens.completion
+        self.cost_usd = _sum(self.cost_usd, usd)
 
     def _save(self, usd: float | None, rows: int) -> None:
         if rows and self.saved_usd is not None:

@@ -118,6 +118,8 @@ class RunSummary:
         Rows whose answer stopped at the token limit (``finish_reason="length"``).
     resumed : str, default ""
         Which run this one went on with, and how much of it was there.
+    batching : str, default ""
+        What came of several rows in one request.
     """
 
     snapshot: RunSnapshot
@@ -130,6 +132,7 @@ class RunSummary:
     example: Mapping[str, str]
     truncated: int
     resumed: str = ""
+    batching: str = ""
 
     def lines(self) -> list[tuple[str, str]]:
         """Label and text of each figure, in reading order."""
@@ -148,6 +151,8 @@ class RunSummary:
             ("cost", f"{money(shot.cost_usd)} billed, {money(self.saved_usd)} saved"),
             ("time", f"{shot.elapsed_s:.2f} s, {rate:,.1f} rows/s"),
         ]
+        if self.batching:
+            rows.append(("grouped", self.batching))
         if self.resumed:
             rows.append(("resumes", self.resumed))
         if self.truncated:
@@ -167,6 +172,8 @@ class RunSummary:
     def notes(self) -> list[str]:
         """What the counts of a view do not say."""
         notes = [f"{self.requests:,} different requests, {self.calls:,} calls sent"]
+        if self.batching:
+            notes.append(f"grouped: {self.batching}")
         if self.resumed:
             notes.append(f"resumes {self.resumed}")
         if self.truncated:

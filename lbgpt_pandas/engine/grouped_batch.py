@@ -1,0 +1,349 @@
+"""Several rows in one request: groups on their way, and what becomes of each row."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace as replaced
+
+from lbgpt_pandas.engine.batch import Batch
+from lbgpt_pandas.engine.caching import NO_CACHING
+from lbgpt_pandas.engine.errors import (
+    BadRequest,
+    BudgetExceeded,
+    ContentFiltered,
+    ContextTooLong,
+    MalformedResponse,
+    RequestExceedsQuota,
+    Timeout,
+)
+from lbgpt_pandas.engine.flights import Withdrawn
+from lbgpt_pandas.engine.group_reply import likeness
+from lbgpt_pandas.engine.group_request import (
+    INSTRUCTION,
+    Unmarked,
+    request_of,
+    size_of,
+    system_of,
+)
+from lbgpt_pandas.engine.grouped_rows import Batching, Group, GroupCaching, GroupRow
+from lbgpt_pandas.engine.limits.estimate import text_tokens
+from lbgpt_pandas.engine.lookups import Lookups
+from lbgpt_pandas.engine.types import Completion, Outcome, Source, TokenCount
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Sequence
+
+    from lbgpt_pandas.engine.answering import Engine
+    from lbgpt_pandas.engine.group_request import Grouping
+    from lbgpt_pandas.engine.types import Request
+
+FEWEST = 50
+"""Rows to ask from which "auto" tries groups at all."""
+
+SAMPLE, SAMPLE_GROUP = 16, 8
+"""Rows that "auto" asks both ways, and how many of them in one request."""
+
+AUTO_ROWS = 10
+ENOUGH = 0.9
+"""Mean likeness of the sample from which "auto" goes on with groups."""
+
+MOST_TOKENS = 16_000
+"""In a group, answers included where they are bounded; models of 2024 answer with no more."""
+
+SHARE_OF_A_MINUTE = 8
+"""A group takes no more than this part of a minute's tokens, so that calls fill the minute."""
+
+MAY_BE_OF_THE_GROUP = (
+    BadRequest, ContentFiltered, ContextTooLong, RequestExceedsQuota, MalformedResponse, Timeout,
+)  # fmt: skip
+"""Failures of a call that one of its rows, or their number, may be the reason for."""
+
+
+class GroupedBatch(Batch):
+    """One run in which several rows go in one request.
+
+    Each row keeps its own key, cache entry and outcome. A row whose answer in a group is not
+    certain is asked alone, and stored under the same key.
+
+    Parameters
+    ----------
+    engine : Engine
+        Who answers.
+    requests : sequence of Request
+        With `Grouping.mark` among their parameters; each with at most a system message before
+        one text of the user.
+    grouping : Grouping
+        How rows are put together.
+    **how
+        Of `Batch`.
+    """
+
+    def __init__(
+        self, engine: Engine, requests: Sequence[Request], *, grouping: Grouping, **how: Any
+    ) -> None:
+        self._debts: dict[int, tuple[TokenCount, float | None]] = {}
+        self._other_calls: dict[int, int] = {}
+        super().__init__(engine, Unmarked(requests), **how)
+        read_whole = self._keep_payloads or self._measure is not None
+        keys = self._keys
+        self._lookups = Lookups(engine, requests, self.caching, keep_payloads=read_whole)
+        self._lookups.keys = keys
+        self.grouping = grouping
+        self.batching = Batching(grouping.rows)
+        self._size = AUTO_ROWS if grouping.rows == "auto" else int(grouping.rows)
+        self._groups: dict[int, list[int]] = {}
+
+    async def _ask(self, misses: list[int]) -> None:
+        if self.grouping.rows == "auto":
+            misses = await self._try(misses)
+        leaders = self._form_groups(misses)
+        if leaders and not self._run.stopped:
+            await super()._ask(leaders)
+        for tokens, usd in self._debts.values():
+            # Of rows that the end of the run has left behind.
+            self._figures.charge(tokens, usd)
+        self._debts.clear()
+
+    def _form_groups(self, numbers: Sequence[int]) -> list[int]:
+        """Put rows with one system message together; return the first row of each group."""
+        most = self._most_tokens()
+        open_groups: dict[str, tuple[list[int], int]] = {}
+        leaders: list[int] = []
+        for number in numbers:
+            request = self.requests[number]
+            system, size = system_of(request), size_of(request)
+            group, tokens = open_groups.get(system, ([], 0))
+            tokens = tokens or text_tokens(system + INSTRUCTION)
+            if not group or len(group) >= self._size or tokens + size > most:
+                group, tokens = [], text_tokens(system + INSTRUCTION)
+                self._groups[number] = group
+                leaders.append(number)
+            group.append(number)
+            open_groups[system] = group, tokens + size
+        return leaders
+
+    def _most_tokens(self) -> float:
+        limits = [each.quota.limit("tokens") for each in self.engine.deployments()]
+        most = [MOST_TOKENS, *(limit / SHARE_OF_A_MINUTE for limit in limits if limit)]
+        if self.grouping.window is not None:
+            most.append(self.grouping.window // 2)  # the other half is for the answers
+        return min(most)
+
+    async def _work(self, queue: deque[int]) -> None:
+        while not self._run.stopped:
+            if self._run.paused:
+                with suppress(Withdrawn):
+                    await self._run.until_resumed()
+                continue
+            if not queue:
+                return
+            leader = queue.popleft()
+            numbers = self._groups.pop(leader, [leader])
+            if len(numbers) == 1:
+                await super()._work(type(queue)(numbers))
+            else:
+                # Whoever is free takes those that are left; if nobody is, this worker does.
+                queue.extend(await self._ask_together(numbers))
+
+    async def _ask_together(self, numbers: list[int]) -> list[int]:
+        """Settle the rows of a group; return those that are to be asked alone."""
+        try:
+            group, outcome = await self._fetch(numbers, keeps=True)
+        except Withdrawn:
+            return []
+        except BudgetExceeded:
+            return numbers  # fewer of them may be paid for
+        if outcome.error is not None:
+            return self._failed(numbers, outcome)
+        parts = {} if outcome.completion is None else group.parts(outcome.completion)
+        self._settle_parts(numbers, parts, outcome)
+        left = [number for place, number in enumerate(numbers) if place not in parts]
+        if not parts:
+            self._note_attempts(numbers[0], outcome.attempts)
+            self._owe(numbers[0], outcome)
+        self._note(resent=len(left))
+        return left
+
+    def _failed(self, numbers: list[int], outcome: Outcome) -> list[int]:
+        """Settle a group whose call failed, or return its rows."""
+        if isinstance(outcome.error, MAY_BE_OF_THE_GROUP):
+            self._note_attempts(numbers[0], outcome.attempts)
+            self._note(resent=len(numbers))
+            return numbers
+        for place, number in enumerate(numbers):
+            attempts = 0 if place else outcome.attempts
+            self._settle_all(number, replaced(outcome, key=self._keys[number], attempts=attempts))
+        return []
+
+    def _settle_parts(
+        self, numbers: list[int], parts: dict[int, Completion], outcome: Outcome
+    ) -> None:
+        prices = _prices(self.engine, list(parts.values()), outcome.price_usd)
+        for order, (place, part) in enumerate(parts.items()):
+            number = numbers[place]
+            own = replaced(
+                outcome,
+                completion=part,
+                key=self._keys[number],
+                attempts=0 if order else outcome.attempts,
+                price_usd=prices[order],
+            )
+            self._settle_all(number, own)
+
+    def _settle_all(self, number: int, outcome: Outcome) -> None:
+        self._book(number, outcome)
+        for follower in self._followers.pop(number, ()):
+            self._book(follower, replaced(outcome, source=Source.SHARED, attempts=0))
+
+    async def _fetch(self, numbers: list[int], *, keeps: bool) -> tuple[Group, Outcome]:
+        requests = [self.engine.prepare(self.requests[number]) for number in numbers]
+        request, ids = request_of(requests, takes_schema=self.grouping.takes_schema)
+        rows = [
+            GroupRow(
+                self.requests[number],
+                self._keys[number],
+                self.caching,
+                self._question(number) if keeps else None,
+            )
+            for number in numbers
+        ]
+        group, given = Group(rows, ids), self.caching
+        caching = NO_CACHING
+        if keeps and given.writes:
+            caching = GroupCaching(given.tier, given.semantic, writes=True, group=group)
+        self._in_flight += 1
+        try:
+            outcome = await self.engine.afetch(
+                request, key=f"group:{ids[0]}", caching=caching, question=None, run=self._run
+            )
+        finally:
+            self._in_flight -= 1
+        self._note(requests=1, rows=len(numbers))
+        return group, outcome
+
+    async def _try(self, misses: list[int]) -> list[int]:
+        """Ask a sample both ways, and find out whether groups change answers.
+
+        The answers of rows that were asked alone are kept. Returns the rows that are left.
+        """
+        if len(misses) < FEWEST:
+            self._switch_off(f"there are fewer than {FEWEST} rows to ask")
+            return misses
+        system = system_of(self.requests[misses[0]])
+        alike = [number for number in misses if system_of(self.requests[number]) == system]
+        sample = alike[:SAMPLE]
+        together: dict[int, str] = {}
+        for start in range(0, len(sample), SAMPLE_GROUP):
+            if not self.batching.switched_off:
+                together |= await self._try_some(sample[start : start + SAMPLE_GROUP])
+        await super()._ask(sample)
+        if not self.batching.switched_off:
+            self._judge(sample, together)
+        taken = set(sample)
+        return [number for number in misses if number not in taken]
+
+    async def _try_some(self, numbers: list[int]) -> dict[int, str]:
+        try:
+            group, outcome = await self._fetch(numbers, keeps=False)
+        except Withdrawn:
+            return {}
+        except BudgetExceeded:
+            self._switch_off("the budget does not reach for a sample")
+            return {}
+        if outcome.completion is None:
+            self._note_attempts(numbers[0], outcome.attempts)
+            self._switch_off(f"the sample failed: {outcome.error}")
+            return {}
+        self._note_attempts(numbers[0], outcome.attempts)
+        self._owe(numbers[0], outcome)
+        parts = group.parts(outcome.completion)
+        return {numbers[place]: part.text or "" for place, part in parts.items()}
+
+    def _judge(self, sample: Sequence[int], together: dict[int, str]) -> None:
+        exact = self.requests[sample[0]].params.get("temperature") == 0
+        alone = {
+            number: outcome.completion.text or ""
+            for number in sample
+            if (outcome := self.outcomes[number]) is not None and outcome.completion is not None
+        }
+        if not alone:
+            self._switch_off("no row of the sample was answered")
+            return
+        lost = sum(number not in together for number in alone)
+        agreement = sum(
+            likeness(text, together[number], exact=exact)
+            for number, text in alone.items()
+            if number in together
+        ) / len(alone)
+        self.batching = replace(self.batching, agreement=agreement)
+        if lost:
+            self._switch_off(f"{lost} of {len(alone)} answers of the sample were lost")
+        elif agreement < ENOUGH:
+            self._switch_off(f"answers of the sample changed ({agreement:.0%} alike)")
+
+    def _switch_off(self, reason: str) -> None:
+        self._size = 1
+        self.batching = replace(self.batching, switched_off=reason)
+
+    def _note(self, *, requests: int = 0, rows: int = 0, resent: int = 0) -> None:
+        known = self.batching
+        self.batching = replace(
+            known,
+            requests=known.requests + requests,
+            rows=known.rows + rows,
+            resent=known.resent + resent,
+        )
+
+    def _note_attempts(self, number: int, attempts: int) -> None:
+        self._attempts_before[number] = self._attempts_before.get(number, 0) + attempts
+        self._other_calls[number] = self._other_calls.get(number, 0) + bool(attempts)
+
+    def _owe(self, number: int, outcome: Outcome) -> None:
+        """Charge a row with a call that gave it nothing to keep."""
+        if outcome.completion is not None:
+            self._debts[number] = outcome.completion.tokens, outcome.price_usd
+
+    def _settle(self, number: int, outcome: Outcome) -> None:
+        debt = self._debts.pop(number, None)
+        # Its attempts count those of its group, whose first was no retry of anything.
+        self._figures.retries -= self._other_calls.pop(number, 0)
+        super()._settle(number, outcome if debt is None else self._with_debt(outcome, *debt))
+
+    def _with_debt(self, outcome: Outcome, tokens: TokenCount, usd: float | None) -> Outcome:
+        completion = outcome.completion
+        if completion is None:
+            # A failed row has no tokens, but what was paid counts all the same.
+            self._figures.charge(tokens, usd)
+            return replaced(outcome, source=Source.PROVIDER, price_usd=usd)
+        if outcome.source is not Source.PROVIDER:
+            both, price = tokens, usd
+        else:
+            both = _sum(completion.tokens, tokens)
+            known = usd is not None and outcome.price_usd is not None
+            price = (usd or 0.0) + (outcome.price_usd or 0.0) if known else None
+        paid = replaced(completion, tokens=both)
+        return replaced(outcome, completion=paid, source=Source.PROVIDER, price_usd=price)
+
+
+def _sum(one: TokenCount, other: TokenCount) -> TokenCount:
+    return TokenCount(
+        one.prompt + other.prompt,
+        one.completion + other.completion,
+        one.cached + other.cached,
+        one.estimated or other.estimated,
+    )
+
+
+def _prices(
+    engine: Engine, parts: Sequence[Completion], total: float | None
+) -> Sequence[float | None]:
+    """Divide the price of a call as list prices stand to each other."""
+    if total is None:
+        return [None] * len(parts)
+    own = [engine.price_usd(part) or 0.0 for part in parts]
+    whole = sum(own)
+    return [total * price / whole if whole else total / len(parts) for price in own]
