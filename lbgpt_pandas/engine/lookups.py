@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.keys import KeyMaker
     from lbgpt_pandas.engine.semantic.questions import Question
     from lbgpt_pandas.engine.semantic.tier import Near
-    from lbgpt_pandas.engine.types import Request
+    from lbgpt_pandas.engine.types import Request, TokenCount
 
 Answer = Completion | dict[str, object]
 """A stored answer: read already, or as its provider gave it."""
@@ -61,6 +61,7 @@ class Lookups:
         self._keep_payloads = keep_payloads
         # A copy for the other tier is one of the whole answer.
         self._read_entry = unseal if keep_payloads or caching.copies else read_stored
+        self._prices: dict[tuple[str, TokenCount], float | None] = {}
         self._makers: dict[tuple[int, int], tuple[KeyMaker, Request]] = {}
 
     async def find(
@@ -254,11 +255,20 @@ class Lookups:
             except RequestError:
                 # Stored by something that accepted more than this version does: a miss.
                 return None
-        price = self._engine.price_usd(completion)
+        price = self._price(completion)
         if near is None:
             return Outcome(completion, None, EXACT, key, price_usd=price)
         source, likeness = Source.SEMANTIC_CACHE, near.similarity
         return Outcome(completion, None, source, key, similarity=likeness, price_usd=price)
+
+    def _price(self, completion: Completion) -> float | None:
+        """Price of an answer, as one object for equal ones."""
+        like = completion.model, completion.tokens
+        try:
+            return self._prices[like]
+        except KeyError:
+            price = self._prices[like] = self._engine.price_usd(completion)
+            return price
 
 
 def _contested(cache: Cache, keys: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ wrong with it, or what is right in spite of it.
 
 from __future__ import annotations
 
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from msgspec import MsgspecError, Struct
@@ -137,4 +138,7 @@ def _read(raw: bytes) -> Completion | None:
     if min(prompt, completion, cached) < 0 or prompt + completion + cached > MOST_TOKENS:
         return None
     tokens = counted(prompt, completion, cached)
-    return Completion(None, first.message.content, first.finish_reason, answer.model, tokens, "")
+    # One object for all rows: a long column of answers has few different ones of these.
+    model, reason = intern(answer.model), first.finish_reason
+    reason = reason if reason is None else intern(reason)
+    return Completion(None, first.message.content, reason, model, tokens, "")
