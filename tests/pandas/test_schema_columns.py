@@ -192,9 +192,9 @@ def test_as_many_rows_as_places():
         Schema.of({"a": int}).columns([None], index=pd.RangeIndex(2))
 
 
-def test_text_with_half_of_a_character_is_not_lost():
+def test_text_with_half_of_a_character_is_kept_but_for_that():
     torn = text_array(np.array(["a\ud800", None], dtype=object))
-    assert torn[0] == "a\ud800"
+    assert torn[0] == "a\ufffd"
     assert isinstance(torn.dtype, pd.StringDtype)
     frame, errors = Schema.of({"a": str}).columns([{"a": "\ud800"}], index=pd.RangeIndex(1))
     assert frame["a"].tolist() == ["\ud800"]
