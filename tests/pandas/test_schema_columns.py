@@ -197,7 +197,7 @@ def test_text_with_half_of_a_character_is_kept_but_for_that():
     assert torn[0] == "a\ufffd"
     assert isinstance(torn.dtype, pd.StringDtype)
     frame, errors = Schema.of({"a": str}).columns([{"a": "\ud800"}], index=pd.RangeIndex(1))
-    assert frame["a"].tolist() == ["\ud800"]
+    assert frame["a"].tolist() == ["\ufffd"]
     assert errors == {}
 
 
