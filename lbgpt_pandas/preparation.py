@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lbgpt_pandas.engine.errors import ConfigurationError, LbgptWarning
+from lbgpt_pandas.engine.errors import ConfigurationError, LbgptWarning, TemplateError
 from lbgpt_pandas.engine.group_request import MARK
 from lbgpt_pandas.forms import with_instructions
 from lbgpt_pandas.frames import to_requests
@@ -77,6 +77,7 @@ class Preparation:
         options, given = split_params(params)
         keyless = keyless or settings().replay is not None or mode == "replay"
         chosen, model_name = resolve_engine(model, engine=engine, keyless=keyless)
+        _check_prompt(prompt)
         form = form or _form_of(tools, response_format)
         sent_format = None if isinstance(response_format, type) else response_format
         passed = {"model": model_name, "tools": tools, "response_format": sent_format, **given}
@@ -128,6 +129,16 @@ class Preparation:
         return self._prepare(**given, form=form)
 
 
+def _check_prompt(prompt: Mapping[str, Any]) -> None:
+    template = prompt.get("template")
+    is_empty = isinstance(template, str) and not template.strip()
+    if is_empty and prompt.get("images") is None:
+        raise TemplateError(
+            "the template is empty, so that every row would ask nothing; give a text with "
+            "{column} fields"
+        )
+
+
 def _form_of(
     tools: Sequence[Mapping[str, object]] | None,
     response_format: Mapping[str, object] | type | None,
@@ -145,7 +156,7 @@ def _form_of(
             f"response_format= is of type {type(response_format).__name__}; give a pydantic model "
             '(the class, not an object of it), a JSON schema as a dict, or {"type": "json_object"}'
         )
-    if not all(isinstance(each, Mapping) for each in tools or ()):
+    if not all(isinstance(each, Mapping) and "type" in each for each in tools or ()):
         raise ConfigurationError(
             'tools=: give a list of dicts, such as [{"type": "function", "function": '
             '{"name": "find", "parameters": {"type": "object"}}}]'

@@ -93,7 +93,10 @@ class FieldNames:
         known = {str(each).casefold(): str(each) for each in self._places if str(each)}
         near = difflib.get_close_matches(str(name).casefold(), known, n=_SUGGESTIONS)
         if near:
-            return f"did you mean {' or '.join(repr(known[each]) for each in near)}?"
+            hint = f"did you mean {' or '.join(repr(known[each]) for each in near)}?"
+            if any("{" in each or "}" in each for each in near):
+                hint += " A name with braces needs a callable: lambda row: row[name]"
+            return hint
         names = list(dict.fromkeys(known.values()))
         more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
         return f"there are {', '.join(map(repr, names[:_LISTED]))}{more}"

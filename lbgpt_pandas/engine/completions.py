@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from lbgpt_pandas.engine.errors import BadRequest, ContentFiltered, MalformedResponse
 from lbgpt_pandas.engine.limits.estimate import prompt_tokens, text_tokens
-from lbgpt_pandas.engine.types import Completion, Source, TokenCount
+from lbgpt_pandas.engine.types import REFUSED, Completion, Source, TokenCount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,7 +77,7 @@ def read_completion(
         )
     text = _text_of(message.get("content"), request_id)
     if text is None and isinstance(message.get("refusal"), str):
-        text = str(message["refusal"])
+        text, finish_reason = str(message["refusal"]), REFUSED
     if text is None and not any(map(message.get, _OTHERS)):
         raise _nothing_said(finish_reason, request_id)
     return Completion(

@@ -1,6 +1,6 @@
 """Replies that do not fit what was asked for: asked again, with what is wrong, twice at most.
 
-One that was cut off at its limit of tokens is not asked again: it would be cut off again.
+One that was cut off at its limit of tokens, or is a refusal, would be the same again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from lbgpt_pandas.engine.errors import CacheMiss, SchemaMismatch
-from lbgpt_pandas.engine.types import Outcome, Source
+from lbgpt_pandas.engine.types import REFUSED, Outcome, Source
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +24,11 @@ ROUNDS = 2
 
 SHOWN = 80
 """Letters of a wrong reply in its error."""
+
+_LAST_WORDS = {
+    "length": "it was cut off at the most tokens allowed, give a larger max_tokens",
+    REFUSED: "the model refused",
+}
 
 LONGEST_REPLY = 4_000
 """Letters of a wrong reply that are sent back."""
@@ -44,14 +49,14 @@ class Check:
     problem: Callable[[str | None], str]
     wish: str
 
-    def of(self, outcomes: Sequence[Outcome | None], *, but_cut: bool = False) -> dict[int, str]:
+    def of(self, outcomes: Sequence[Outcome | None], *, in_vain: bool = True) -> dict[int, str]:
         """Return what is wrong, by number of the request; failures are no replies.
 
-        With ``but_cut=True`` replies that were cut off are left out.
+        With ``in_vain=False`` those are left out that would be asked again in vain.
         """
         found = {}
         for number, outcome in enumerate(outcomes):
-            if but_cut and _is_cut(outcome):
+            if not in_vain and _last_word(outcome):
                 continue
             if outcome is not None and outcome.completion is not None:
                 problem = self.problem(outcome.completion.text)
@@ -137,7 +142,7 @@ async def repair(
     latest: dict[int, Request] = {}
     asked: Counter[int] = Counter()
     for _ in range(ROUNDS):
-        wrong = check.of(outcomes, but_cut=True)
+        wrong = check.of(outcomes, in_vain=False)
         if not wrong:
             break
         for number, problem in wrong.items():
@@ -195,9 +200,9 @@ def unfit(outcome: Outcome, problem: str, *, again: int) -> Outcome:
     """Return the failure that a reply is which does not fit, asked for so many times again."""
     reply = _reply(outcome)
     times = f"{again + 1} times" if again else "once, when the run was stopped"
-    if _is_cut(outcome):
+    if end := _last_word(outcome):
         times = f"{again + 1} times" if again else "once"
-        problem = f"it was cut off at the most tokens allowed, give a larger max_tokens; {problem}"
+        problem = f"{end}; {problem}"
     error = SchemaMismatch(
         f"the reply does not fit, after it was asked for {times}: {problem}. "
         f"It begins {reply[:SHOWN]!r}; error.raw is all of it",
@@ -207,10 +212,10 @@ def unfit(outcome: Outcome, problem: str, *, again: int) -> Outcome:
     return replace(outcome, completion=None, error=error)
 
 
-def _is_cut(outcome: Outcome | None) -> bool:
-    """Tell whether a reply ends where it had to, so that asking again gives no more of it."""
+def _last_word(outcome: Outcome | None) -> str:
+    """Say why asking again gives nothing else; empty where it may."""
     completion = None if outcome is None else outcome.completion
-    return completion is not None and completion.finish_reason == "length"
+    return "" if completion is None else _LAST_WORDS.get(completion.finish_reason or "", "")
 
 
 def _reply(outcome: Outcome | None) -> str:

@@ -43,6 +43,9 @@ class Source(StrEnum):
 
 
 EXACT = Source.EXACT_CACHE
+
+REFUSED = "refusal"
+"""A ``finish_reason``: the model's own refusal stands where the answer should."""
 """For columns of cached rows: to look it up in its class would be felt."""
 
 
@@ -140,7 +143,7 @@ class Completion(Struct, frozen=True, gc=False):
     text : str or None
         Content of the first choice; None for a pure tool call.
     finish_reason : str or None
-        Of the first choice.
+        Of the first choice; `REFUSED` where it holds a refusal and no content.
     model : str
         The model that the provider says has answered.
     tokens : TokenCount

@@ -93,7 +93,7 @@ def test_a_filtered_answer_is_an_error_and_a_refusal_is_an_answer():
         read(filtered)
     refused = payload()
     refused["choices"][0]["message"] = {"role": "assistant", "content": None, "refusal": "I won't"}
-    assert read(refused).text == "I won't"
+    assert (read(refused).text, read(refused).finish_reason) == ("I won't", "refusal")
 
 
 @pytest.mark.parametrize(("reason", "kind"), [("stop", MalformedResponse), ("length", BadRequest)])

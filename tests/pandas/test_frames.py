@@ -351,3 +351,11 @@ def test_a_million_rows_fit_beside_the_frame():
 def test_the_bare_field_of_a_series_is_called_value_in_messages() -> None:
     with pytest.raises(TemplateError, match=r"row 1 .*column 'value'"):
         pd.Series(["a", None]).lbgpt.complete("{}", na="raise", engine=ScriptedGPT())
+
+
+@pytest.mark.parametrize("template", ["", " \n"])
+def test_an_empty_template_is_refused_before_a_call(template: str) -> None:
+    engine = ScriptedGPT()
+    with pytest.raises(TemplateError, match="empty"):
+        pd.Series(["a"]).lbgpt.complete(template, engine=engine)
+    assert engine.requests == []

@@ -350,25 +350,23 @@ def test_a_miss_among_what_is_asked_again_names_its_row(tmp_path, towns):
             towns.lbgpt.extract("{}", Stay)
 
 
-def test_a_reply_that_was_cut_off_is_not_asked_again(tmp_path, towns):
-    cut = {
-        "id": "x",
-        "model": "m",
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": "length",
-                "message": {"role": "assistant", "content": '{"city": "Ro'},
-            }
-        ],
-        "usage": {"prompt_tokens": 5, "completion_tokens": 5},
-    }
-    engine = ScriptedGPT(lambda _request: cut)
+CUT = {"finish_reason": "length", "message": {"role": "assistant", "content": '{"city": "Ro'}}
+REFUSAL = {
+    "finish_reason": "stop",
+    "message": {"role": "assistant", "content": None, "refusal": "I won't."},
+}
+
+
+@pytest.mark.parametrize(("choice", "said"), [(CUT, "larger max_tokens"), (REFUSAL, "refused")])
+def test_what_would_be_the_same_again_is_not_asked_again(tmp_path, towns, choice, said):
+    usage = {"prompt_tokens": 5, "completion_tokens": 5}
+    reply = {"id": "x", "model": "m", "choices": [choice | {"index": 0}], "usage": usage}
+    engine = ScriptedGPT(lambda _request: reply)
     with lb.using(cache=tmp_path / "c", errors="ignore", progress="none"):
         towns.lbgpt.extract("{}", Stay, engine=engine)
         report = lb.last_run()
         assert len(engine.requests) == len(towns.dropna().unique())
-        assert report.errors["message"].str.contains("larger max_tokens").all()
+        assert report.errors["message"].str.contains(said).all()
         path = report.export(tmp_path / "towns.lbgpt.zip")
         with lb.replay(path):
             towns.lbgpt.extract("{}", Stay)

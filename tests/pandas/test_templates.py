@@ -40,6 +40,13 @@ def texts(template=None, data=FRAME, **keywords):
     return [chat and chat[-1]["content"] for chat in chats(template, data, **keywords)]
 
 
+def test_the_hint_for_a_name_with_braces_can_be_followed():
+    frame = pd.DataFrame({"a}": ["x"]})
+    with pytest.raises(TemplateError, match=r"did you mean 'a}'\? .* callable"):
+        plan_of("{a}", frame)
+    assert texts(lambda row: row["a}"], frame) == ["x"]
+
+
 @pytest.mark.parametrize(
     ("template", "used"),
     [

@@ -200,7 +200,7 @@ def test_several_answers_are_rows_and_not_n():
     assert len(engine.requests) == 3
 
 
-@pytest.mark.parametrize("tools", ["find", ["find"], [("name", "find")]])
+@pytest.mark.parametrize("tools", ["find", ["find"], [("name", "find")], [{"name": "find"}]])
 def test_tools_that_are_no_dicts_are_refused_before_a_call(tools: Any) -> None:
     engine = ScriptedGPT("paid")
     with pytest.raises(ConfigurationError, match="list of dicts"):
