@@ -12,7 +12,7 @@ from lbgpt_pandas.engine.errors import ConfigurationError
 from lbgpt_pandas.engine.portal import run_sync
 from lbgpt_pandas.engine.types import Source
 from lbgpt_pandas.plan_costs import saved_by
-from lbgpt_pandas.plan_figures import Figures
+from lbgpt_pandas.plan_groups import figures_of
 from lbgpt_pandas.plan_lines import plan_html, plan_line, plan_text
 from lbgpt_pandas.plan_lookups import look_up
 from lbgpt_pandas.plan_samples import sampled_rows
@@ -57,7 +57,7 @@ class Plan:
         Requests with a stored answer to nearly the same question; None: not looked for, because
         a provider would have to embed the questions.
     requests_to_send : int
-        What is left.
+        What is left; with ``rows_per_request`` the groups of it.
     prompt_tokens : PromptTokens
         Estimated.
     completion_tokens : Estimate
@@ -180,17 +180,12 @@ def make_plan(run: RowRun, *, sample: int = SAMPLE, keyless: bool = False) -> Pl
     """
     if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
         raise ConfigurationError(f"sample={sample!r}: give a whole number of at least 0")
-    if run.plan.grouping is not None:
-        raise ConfigurationError(
-            "plan() knows no figures of several rows in one request; leave rows_per_request= out "
-            "for those of one row a request"
-        )
     with no_collection():
         return _planned(run, run_sync(look_up(run)), sample=sample, keyless=keyless)
 
 
 def _planned(run: RowRun, stored: Stored, *, sample: int, keyless: bool) -> Plan:
-    rows, figures = run.plan, Figures(run, stored)
+    rows, figures = run.plan, figures_of(run, stored)
     tokens, answers, cost = figures.prompt_tokens(), figures.answer_tokens(), figures.cost_usd()
     window, over = figures.window()
     failed, exact = _counts(run, stored)
@@ -204,7 +199,7 @@ def _planned(run: RowRun, stored: Stored, *, sample: int, keyless: bool) -> Plan
         unique_requests=len(rows.requests),
         exact_hits=exact,
         semantic_hits=stored.near,
-        requests_to_send=stored.sent,
+        requests_to_send=figures.sent,
         prompt_tokens=tokens,
         completion_tokens=answers,
         prompt_source=NOTHING if prompt_rule is None else prompt_rule.source,

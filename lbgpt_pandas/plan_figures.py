@@ -23,11 +23,13 @@ from lbgpt_pandas.token_estimates import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from lbgpt_pandas.answer_estimates import CompletionRule
     from lbgpt_pandas.engine.base import _BaseGPT
-    from lbgpt_pandas.engine.types import TokenCount
+    from lbgpt_pandas.engine.types import Request, TokenCount
     from lbgpt_pandas.plan_lookups import Stored
     from lbgpt_pandas.runs import RowRun
     from lbgpt_pandas.token_estimates import PromptRule
@@ -62,6 +64,8 @@ class Figures:
         The run.
     stored : Stored
         What the caches have for it.
+    requests : sequence of Request, optional
+        What is sent; by default one request for each row that is left.
 
     Attributes
     ----------
@@ -73,12 +77,17 @@ class Figures:
         What is to be told beside the figures.
     """
 
-    def __init__(self, run: RowRun, stored: Stored) -> None:
+    def __init__(
+        self, run: RowRun, stored: Stored, *, requests: Sequence[Request] | None = None
+    ) -> None:
         self.run, self.stored = run, stored
-        self.requests, self.to_ask = run.plan.requests, stored.to_ask
+        self.requests: Sequence[Request] = run.plan.requests
+        self.to_ask: Sequence[int] = stored.to_ask
+        if requests is not None:
+            self.requests, self.to_ask = requests, range(len(requests))
         self.notes: list[str] = []
         # Where near answers are estimated, each request counts for the share that is sent.
-        self.share = stored.sent / len(self.to_ask) if self.to_ask else 0.0
+        self.share = stored.sent / len(stored.to_ask) if stored.to_ask else 0.0
         self.prompt_rule: PromptRule | None = None
         self.answer_rule: CompletionRule | None = None
         if len(self.requests):
@@ -86,9 +95,21 @@ class Figures:
         self.prompts = np.zeros(0, dtype=np.int64)
         if self.prompt_rule is not None:
             self.prompts = self.prompt_rule.tokens(measure(self.requests, self.to_ask))
+        # Of each row, which may be a part of a request.
+        self.numbers, self.row_prompts = stored.to_ask, self.prompts
 
-    def _rules(self) -> tuple[PromptRule, CompletionRule]:
-        engine, request = self.run.engine, self.requests[0]
+    @property
+    def sent(self) -> int:
+        """Requests that a provider is asked."""
+        return round(len(self.to_ask) * self.share)
+
+    @property
+    def most(self) -> int | None:
+        """Tokens to which the answer to a request is limited."""
+        return None if self.answer_rule is None else self.answer_rule.most
+
+    def _answered(self) -> tuple[Sequence[int], Answered]:
+        """Numbers of stored answers, and their tokens."""
         hits: dict[int, TokenCount] = {
             number: outcome.completion.tokens
             for number, outcome in self.stored.outcomes.items()
@@ -96,7 +117,11 @@ class Figures:
         }
         counted = [number for number, tokens in hits.items() if not tokens.estimated]
         fitted = some_of(counted, MOST_FITTED)
-        answered = Answered.of([(hits[n].prompt, hits[n].completion) for n in fitted])
+        return fitted, Answered.of([(hits[n].prompt, hits[n].completion) for n in fitted])
+
+    def _rules(self) -> tuple[PromptRule, CompletionRule]:
+        engine, request = self.run.engine, self.requests[0]
+        fitted, answered = self._answered()
         prompts = prompt_rule(
             engine,
             request,
@@ -114,12 +139,16 @@ class Figures:
         total = round(float(self.prompts.sum()) * self.share)
         return PromptTokens(p50, p95, int(self.prompts.max()), total)
 
+    def completions(self, rule: CompletionRule, each: float) -> NDArray[np.int64]:
+        """Tokens of the answer to each request, if those of a row are `each`."""
+        return rule.tokens(self.prompts, each)
+
     def answer_tokens(self) -> Estimate:
         """Tokens of all answers together."""
         rule = self.answer_rule
         if rule is None:
             return Estimate(0, 0, 0)
-        sums = (float(rule.tokens(self.prompts, each).sum()) for each in rule.each)
+        sums = (float(self.completions(rule, each).sum()) for each in rule.each)
         return Estimate(*(round(total * self.share) for total in sums))
 
     def cost_usd(self) -> Estimate | None:
@@ -137,7 +166,7 @@ class Figures:
         for factor, each in zip(
             (1 - prompts.error, 1.0, 1 + prompts.error), answers.each, strict=True
         ):
-            completions = answers.tokens(self.prompts, each)
+            completions = self.completions(answers, each)
             counts = np.rint(self.prompts * factor).astype(np.int64)
             cost = cost_of(self.run.engine, names, counts, completions)
             if cost is None:
@@ -151,8 +180,8 @@ class Figures:
         if window is None:
             return None, None
         kept = 0 if self.answer_rule is None else self.answer_rule.longest
-        is_over = self.prompts > min(window.prompt, window.total - kept)
-        over = np.asarray(self.to_ask, dtype=np.int64)[is_over]
+        is_over = self.row_prompts > min(window.prompt, window.total - kept)
+        over = np.asarray(self.numbers, dtype=np.int64)[is_over]
         return window, np.flatnonzero(np.isin(self.run.plan.codes, over))
 
     def budget_suffices(self, tokens: float, cost: Estimate | None) -> bool | None:
@@ -160,7 +189,7 @@ class Figures:
         dearest = self.requests[self.to_ask[int(self.prompts.argmax())]] if self.to_ask else None
         verdict = budget_verdict(
             self.run,
-            requests=self.stored.sent,
+            requests=self.sent,
             tokens=tokens,
             cost_usd=cost,
             dearest=dearest,
@@ -171,12 +200,12 @@ class Figures:
 
     def eta_s(self, answer_tokens: float) -> float | None:
         """Seconds that it takes; None if nothing is known."""
-        engine, requests = self.run.engine, self.stored.sent
+        engine, requests = self.run.engine, self.sent
         load = Load(
             requests,
             prompt=float(self.prompts.mean()) if len(self.prompts) else 0.0,
             completion=answer_tokens / max(1, requests),
-            most=None if self.answer_rule is None else self.answer_rule.most,
+            most=self.most,
         )
         latency_s = measured_latency_s(engine)
         told = duration(engine, load, latency_s=latency_s, max_parallel=self.run.max_parallel)

@@ -77,6 +77,7 @@ class RunReport:
     def __init__(self, run: Reported) -> None:
         self._run, self._id = run, run.id
         self._outcomes = list(run.batch.outcomes)
+        self._calls = [*self._outcomes, *getattr(run.batch, "unkept", ())]
         rows_of = run.batch.rows_of
         counts, example = count_errors(self._outcomes, rows_of)
         for error in run.plan.errors.values():
@@ -88,7 +89,7 @@ class RunReport:
             model=run.model,
             engine=run.engine.name,
             requests=len(self._outcomes),
-            calls=sum(outcome.attempts for outcome in self._outcomes if outcome),
+            calls=sum(outcome.attempts for outcome in self._calls if outcome),
             saved_usd=saved_usd(self._outcomes, rows_of),
             errors=counts,
             example=example,
@@ -128,7 +129,7 @@ class RunReport:
     @property
     def cost_usd(self) -> float | None:
         """List price of the calls of this run in USD; None if a price is unknown."""
-        return billed_usd(self._outcomes)
+        return billed_usd(self._calls)
 
     @property
     def list_price_usd(self) -> float | None:
@@ -184,7 +185,8 @@ class RunReport:
         probable the model held its label; NA unless ``confidence=True`` asked for it).
 
         Tokens of a cached row are those of the call that once answered it. A request that
-        several rows share is charged to the first of them; the others say ``shared``.
+        several rows share is charged to the first of them; the others say ``shared``. What calls
+        cost of which no row kept anything (``rows_per_request``) is in `cost_usd` only.
         """
         plan = self._run.plan
         first_row: set[int] = set()
@@ -226,7 +228,7 @@ class RunReport:
                 # Texts of one call share it; its attempts stand in the first of them.
                 outcome.attempts > 0,
             )
-            for outcome in self._outcomes
+            for outcome in self._calls
             if outcome and outcome.completion and outcome.source is Source.PROVIDER
         ]
         columns = ["deployment", "model", *TOKEN_COLUMNS, "cost_usd", "calls"]

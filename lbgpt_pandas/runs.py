@@ -318,6 +318,8 @@ class RowRun:
             earlier=outcomes,
         )
         run.batch.rounds.update(self.batch.rounds)
+        if outcomes and isinstance(run.batch, GroupedBatch):
+            run.batch.follow(self.batch)
         for number in _unfit(outcomes):
             run.batch.rounds.forget(self.batch.keys[number])
         return run

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.deployment import Deployment
     from lbgpt_pandas.engine.errors import LbgptError
     from lbgpt_pandas.engine.states import DeploymentState
-    from lbgpt_pandas.engine.types import Outcome, TokenCount
+    from lbgpt_pandas.engine.types import Outcome
 
 
 class Figures:
@@ -40,7 +40,7 @@ class Figures:
     cost_usd, saved_usd : float or None
         List price of what was billed and of what needed no call; None once one is unknown.
     answered : Counter of str
-        Answered requests by deployment.
+        Answered calls by deployment.
     """
 
     def __init__(self, *, broken: Iterable[LbgptError] = (), skipped: int = 0) -> None:
@@ -77,7 +77,7 @@ class Figures:
             self._save(outcome.price_usd, rows)
         elif source is Source.PROVIDER:
             self.shared += rows - 1
-            self._charge(outcome)
+            self.charge(outcome)
             self._save(outcome.price_usd, rows - 1)
         else:
             if source is Source.SEMANTIC_CACHE:
@@ -150,17 +150,20 @@ class Figures:
         kinds = sorted(self._failures.copy().items(), key=lambda item: -item[1][0])
         return tuple(Failures(kind, rows, example) for kind, (rows, example) in kinds)
 
-    def _charge(self, outcome: Outcome) -> None:
-        self.requests += 1
-        self.answered[outcome.deployment] += 1
-        if outcome.completion is not None:
-            self.charge(outcome.completion.tokens, outcome.price_usd)
+    def charge(self, outcome: Outcome) -> None:
+        """Count a call that was answered, and what it cost.
 
-    def charge(self, tokens: TokenCount, usd: float | None) -> None:
-        """Count what was paid."""
-        self.prompt_tokens += tokens.prompt
-        self.completion_tokens += tokens.completion
-        self.cost_usd = _sum(self.cost_usd, usd)
+        Parameters
+        ----------
+        outcome : Outcome
+            Of a row; without attempts if another row's stands for the same call.
+        """
+        self.requests += 1
+        self.answered[outcome.deployment] += bool(outcome.attempts)
+        if outcome.completion is not None:
+            self.prompt_tokens += outcome.completion.tokens.prompt
+            self.completion_tokens += outcome.completion.tokens.completion
+            self.cost_usd = _sum(self.cost_usd, outcome.price_usd)
 
     def _save(self, usd: float | None, rows: int) -> None:
         if rows and self.saved_usd is not None:

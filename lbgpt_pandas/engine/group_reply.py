@@ -15,7 +15,8 @@ from lbgpt_pandas.engine.vectors import shares
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_BEGINNING = re.compile(r'"answers"\s*:\s*\[')
+_BEGINNING = re.compile(r'"answers"\s*:\s*\[|\[(?=\s*\{\s*"(?:id|answer)"\s*:)')
+_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
 _SPACE = re.compile(r"[\s,]*")
 _WORD = re.compile(r"\w+")
 
@@ -31,15 +32,19 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+# Numbers keep the digits that were written, and a raw end of line inside a string is one.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_once, parse_float=str, parse_int=str, parse_constant=str, strict=False
+)
 
 
 def read_answers(text: str | None, ids: Sequence[str]) -> dict[str, str]:
     """Find the answers that are certain.
 
     Entries are read in order as far as they are whole JSON, so that what stands before a cut is
-    not lost. Foreign ids are ignored; an id that is missing, comes twice, or has no text or an
-    empty one is not certain.
+    not lost; lists of them may stand anywhere in prose. Foreign ids are ignored; an id that is
+    missing, comes twice (in a draft and after it, say), or has no text or an empty one is not
+    certain. Half of a character becomes U+FFFD.
 
     Examples
     --------
@@ -58,29 +63,36 @@ def read_answers(text: str | None, ids: Sequence[str]) -> dict[str, str]:
 
 
 def _entries(text: str) -> list[dict[str, Any]]:
-    beginnings = list(_BEGINNING.finditer(text))
+    """Objects of all lists of answers, but for those of what the model thought aloud before."""
     entries: list[dict[str, Any]] = []
-    if not beginnings:
+    if text.lstrip().startswith(_THOUGHT_BEGINS) and _THOUGHT_ENDS not in text:
         return entries
-    place = beginnings[0].end()
+    place = 0
     while True:
-        space = _SPACE.match(text, place)
-        place = place if space is None else space.end()
+        beginning = _BEGINNING.search(text, place)
+        # Inside an answer the mark ends no thought.
+        if text.find(_THOUGHT_ENDS, place, beginning.start() if beginning else None) >= 0:
+            entries.clear()
+        if beginning is None:
+            return entries
+        place = beginning.end()
         try:
-            entry, place = _DECODER.raw_decode(text, place)
+            while True:
+                place = _SPACE.match(text, place).end()  # type: ignore[union-attr]  # always one
+                entry, place = _DECODER.raw_decode(text, place)
+                if isinstance(entry, dict):
+                    entries.append(entry)
         except _Ambiguous:
             return []
         except (ValueError, RecursionError):
-            return entries
-        if isinstance(entry, dict):
-            entries.append(entry)
+            continue
 
 
 def _text_of(answer: object) -> str:
-    """Text of an answer; numbers and booleans as JSON, nothing for what is no text."""
+    """Text of an answer; booleans as JSON, nothing for what is no text."""
     if isinstance(answer, str):
-        return answer
-    return json.dumps(answer) if isinstance(answer, bool | int | float) else ""
+        return answer.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return json.dumps(answer) if isinstance(answer, bool) else ""
 
 
 def parts_of(whole: Completion, answers: Sequence[str], prompts: Sequence[int]) -> list[Completion]:

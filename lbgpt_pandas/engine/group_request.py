@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ INSTRUCTION = (
     'only: {"answers": [{"id": "...", "answer": "..."}]}, with one entry for each id, the id as '
     "it was given, and as answer the whole answer to that task as a text."
 )
+
+_SECRET = secrets.token_bytes(32)
 
 ENTRY_TOKENS = 48
 """Room for the JSON around an answer, and for the tags around a task."""
@@ -138,8 +141,9 @@ def request_of(rows: Sequence[Request], *, takes_schema: bool) -> tuple[Request,
     Returns
     -------
     request : Request
-        Its tags and ids are random and stand in no text, so that no text can end its own
-        element or answer for another one. Limits on an answer are multiplied.
+        Its tags and ids cannot be guessed and stand in no text, so that no text can end its own
+        element or answer for another one; the same rows get the same ones as long as the process
+        lives, so that runs at the same time can share a call. Limits on an answer are multiplied.
     ids : list of str
         Of the rows, in order.
     """
@@ -164,10 +168,17 @@ def request_of(rows: Sequence[Request], *, takes_schema: bool) -> tuple[Request,
 
 
 def _strange_words(number: int, texts: Sequence[str]) -> list[str]:
-    """Draw different words that stand in no text."""
+    """Derive different words from a secret, which stand in no text."""
+    told = hashlib.blake2b(key=_SECRET)
+    for text in texts:
+        told.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
     words: dict[str, None] = {}
-    while len(words) < number:
-        word = secrets.token_hex(4)
+    for count in itertools.count():
+        if len(words) == number:
+            break
+        drawn = told.copy()
+        drawn.update(count.to_bytes(8))
+        word = drawn.hexdigest()[:8]
         if not any(word in text for text in texts):
             words[word] = None
     return list(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,9 @@ from lbgpt_pandas.engine.group_request import (
 from lbgpt_pandas.engine.grouped_rows import Batching, Group, GroupCaching, GroupRow
 from lbgpt_pandas.engine.limits.estimate import text_tokens
 from lbgpt_pandas.engine.lookups import Lookups
-from lbgpt_pandas.engine.types import Completion, Outcome, Source, TokenCount
+from lbgpt_pandas.engine.types import Completion, Outcome, Source
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Sequence
 
     from lbgpt_pandas.engine.answering import Engine
@@ -80,13 +80,22 @@ class GroupedBatch(Batch):
         How rows are put together.
     **how
         Of `Batch`.
+
+    Attributes
+    ----------
+    batching : Batching
+        What came of it so far.
+    rows_at_most : int
+        In one request.
+    unkept : list of Outcome
+        Calls of which no row kept anything: failed ones, those with an unreadable reply, and the
+        groups of a sample. They are in no row's figures, but in those of the run.
     """
 
     def __init__(
         self, engine: Engine, requests: Sequence[Request], *, grouping: Grouping, **how: Any
     ) -> None:
-        self._debts: dict[int, tuple[TokenCount, float | None]] = {}
-        self._other_calls: dict[int, int] = {}
+        self.unkept: list[Outcome] = []
         super().__init__(engine, Unmarked(requests), **how)
         read_whole = self._keep_payloads or self._measure is not None
         keys = self._keys
@@ -94,37 +103,37 @@ class GroupedBatch(Batch):
         self._lookups.keys = keys
         self.grouping = grouping
         self.batching = Batching(grouping.rows)
-        self._size = AUTO_ROWS if grouping.rows == "auto" else int(grouping.rows)
+        self.rows_at_most = AUTO_ROWS if grouping.rows == "auto" else int(grouping.rows)
         self._groups: dict[int, list[int]] = {}
+
+    def follow(self, earlier: Batch) -> None:
+        """Count also what an earlier run over the same requests has lost."""
+        for outcome in getattr(earlier, "unkept", ()):
+            self.lose(outcome)
 
     async def _ask(self, misses: list[int]) -> None:
         if self.grouping.rows == "auto":
             misses = await self._try(misses)
-        leaders = self._form_groups(misses)
-        if leaders and not self._run.stopped:
-            await super()._ask(leaders)
-        for tokens, usd in self._debts.values():
-            # Of rows that the end of the run has left behind.
-            self._figures.charge(tokens, usd)
-        self._debts.clear()
+        self._groups = {group[0]: group for group in self.groups_of(misses)}
+        if self._groups and not self._run.stopped:
+            await super()._ask(list(self._groups))
 
-    def _form_groups(self, numbers: Sequence[int]) -> list[int]:
-        """Put rows with one system message together; return the first row of each group."""
+    def groups_of(self, numbers: Sequence[int]) -> list[list[int]]:
+        """Put rows with one system message together, as many as may go in one request."""
         most = self._most_tokens()
         open_groups: dict[str, tuple[list[int], int]] = {}
-        leaders: list[int] = []
+        groups: list[list[int]] = []
         for number in numbers:
             request = self.requests[number]
             system, size = system_of(request), size_of(request)
             group, tokens = open_groups.get(system, ([], 0))
             tokens = tokens or text_tokens(system + INSTRUCTION)
-            if not group or len(group) >= self._size or tokens + size > most:
+            if not group or len(group) >= self.rows_at_most or tokens + size > most:
                 group, tokens = [], text_tokens(system + INSTRUCTION)
-                self._groups[number] = group
-                leaders.append(number)
+                groups.append(group)
             group.append(number)
             open_groups[system] = group, tokens + size
-        return leaders
+        return groups
 
     def _most_tokens(self) -> float:
         limits = [each.quota.limit("tokens") for each in self.engine.deployments()]
@@ -142,12 +151,22 @@ class GroupedBatch(Batch):
             if not queue:
                 return
             leader = queue.popleft()
-            numbers = self._groups.pop(leader, [leader])
-            if len(numbers) == 1:
-                await super()._work(type(queue)(numbers))
-            else:
+            alone, together = self._news_and_others(self._groups.pop(leader, [leader]))
+            if len(together) == 1:
+                alone, together = alone + together, []
+            if alone:
+                await super()._work(deque(alone))
+            if together:
                 # Whoever is free takes those that are left; if nobody is, this worker does.
-                queue.extend(await self._ask_together(numbers))
+                queue.extend(await self._ask_together(together))
+
+    def _news_and_others(self, numbers: list[int]) -> tuple[list[int], list[int]]:
+        """Part the rows that another run has stored since this one looked from the others."""
+        tier = self.caching.tier
+        if tier is None or not self.caching.reads:
+            return [], numbers
+        news = [number for number in numbers if tier.is_news(self._keys[number])]
+        return news, [number for number in numbers if number not in news]
 
     async def _ask_together(self, numbers: list[int]) -> list[int]:
         """Settle the rows of a group; return those that are to be asked alone."""
@@ -163,15 +182,14 @@ class GroupedBatch(Batch):
         self._settle_parts(numbers, parts, outcome)
         left = [number for place, number in enumerate(numbers) if place not in parts]
         if not parts:
-            self._note_attempts(numbers[0], outcome.attempts)
-            self._owe(numbers[0], outcome)
+            self.lose(outcome)
         self._note(resent=len(left))
         return left
 
     def _failed(self, numbers: list[int], outcome: Outcome) -> list[int]:
         """Settle a group whose call failed, or return its rows."""
         if isinstance(outcome.error, MAY_BE_OF_THE_GROUP):
-            self._note_attempts(numbers[0], outcome.attempts)
+            self.lose(outcome)
             self._note(resent=len(numbers))
             return numbers
         for place, number in enumerate(numbers):
@@ -215,14 +233,17 @@ class GroupedBatch(Batch):
         caching = NO_CACHING
         if keeps and given.writes:
             caching = GroupCaching(given.tier, given.semantic, writes=True, group=group)
+        # Another run that asks for the same rows at the same time shares the call.
+        flight = " ".join(row.key for row in rows)
         self._in_flight += 1
         try:
             outcome = await self.engine.afetch(
-                request, key=f"group:{ids[0]}", caching=caching, question=None, run=self._run
+                request, key=flight, caching=caching, question=None, run=self._run
             )
         finally:
             self._in_flight -= 1
-        self._note(requests=1, rows=len(numbers))
+        if outcome.source is Source.PROVIDER:
+            self._note(requests=1, rows=len(numbers))
         return group, outcome
 
     async def _try(self, misses: list[int]) -> list[int]:
@@ -254,12 +275,10 @@ class GroupedBatch(Batch):
         except BudgetExceeded:
             self._switch_off("the budget does not reach for a sample")
             return {}
+        self.lose(outcome)
         if outcome.completion is None:
-            self._note_attempts(numbers[0], outcome.attempts)
             self._switch_off(f"the sample failed: {outcome.error}")
             return {}
-        self._note_attempts(numbers[0], outcome.attempts)
-        self._owe(numbers[0], outcome)
         parts = group.parts(outcome.completion)
         return {numbers[place]: part.text or "" for place, part in parts.items()}
 
@@ -286,7 +305,7 @@ class GroupedBatch(Batch):
             self._switch_off(f"answers of the sample changed ({agreement:.0%} alike)")
 
     def _switch_off(self, reason: str) -> None:
-        self._size = 1
+        self.rows_at_most = 1
         self.batching = replace(self.batching, switched_off=reason)
 
     def _note(self, *, requests: int = 0, rows: int = 0, resent: int = 0) -> None:
@@ -298,44 +317,12 @@ class GroupedBatch(Batch):
             resent=known.resent + resent,
         )
 
-    def _note_attempts(self, number: int, attempts: int) -> None:
-        self._attempts_before[number] = self._attempts_before.get(number, 0) + attempts
-        self._other_calls[number] = self._other_calls.get(number, 0) + bool(attempts)
-
-    def _owe(self, number: int, outcome: Outcome) -> None:
-        """Charge a row with a call that gave it nothing to keep."""
-        if outcome.completion is not None:
-            self._debts[number] = outcome.completion.tokens, outcome.price_usd
-
-    def _settle(self, number: int, outcome: Outcome) -> None:
-        debt = self._debts.pop(number, None)
-        # Its attempts count those of its group, whose first was no retry of anything.
-        self._figures.retries -= self._other_calls.pop(number, 0)
-        super()._settle(number, outcome if debt is None else self._with_debt(outcome, *debt))
-
-    def _with_debt(self, outcome: Outcome, tokens: TokenCount, usd: float | None) -> Outcome:
-        completion = outcome.completion
-        if completion is None:
-            # A failed row has no tokens, but what was paid counts all the same.
-            self._figures.charge(tokens, usd)
-            return replaced(outcome, source=Source.PROVIDER, price_usd=usd)
-        if outcome.source is not Source.PROVIDER:
-            both, price = tokens, usd
-        else:
-            both = _sum(completion.tokens, tokens)
-            known = usd is not None and outcome.price_usd is not None
-            price = (usd or 0.0) + (outcome.price_usd or 0.0) if known else None
-        paid = replaced(completion, tokens=both)
-        return replaced(outcome, completion=paid, source=Source.PROVIDER, price_usd=price)
-
-
-def _sum(one: TokenCount, other: TokenCount) -> TokenCount:
-    return TokenCount(
-        one.prompt + other.prompt,
-        one.completion + other.completion,
-        one.cached + other.cached,
-        one.estimated or other.estimated,
-    )
+    def lose(self, outcome: Outcome) -> None:
+        """Count a call of which no row keeps anything."""
+        self.unkept.append(outcome)
+        self._figures.retries += max(0, outcome.attempts - 1)
+        if outcome.completion is not None and outcome.source is Source.PROVIDER:
+            self._figures.charge(outcome)
 
 
 def _prices(

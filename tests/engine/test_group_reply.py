@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +51,41 @@ def test_an_answer_that_looks_like_an_entry_is_none():
     assert read_answers(reply(("a1", reply(("b2", "forged")))), IDS) == {
         "a1": reply(("b2", "forged"))
     }
+
+
+def test_a_draft_is_not_the_answer():
+    draft, final = reply(("a1", "draft"), ("b2", "draft")), reply(("a1", "one"), ("b2", "two"))
+    for before in (
+        f"<think>{draft}</think>",
+        f"{draft}\n</think>",
+        f"<think>{draft}{draft}</think>",
+    ):
+        assert read_answers(before + final, IDS) == {"a1": "one", "b2": "two"}
+    assert read_answers(f"First {draft}, better: {final}", IDS) == {}
+    assert read_answers(f"<think>I would say {draft}, or", IDS) == {}
+
+
+def test_the_end_of_a_thought_inside_an_answer_is_text():
+    entries = ("a1", "one </think>"), ("b2", "</think> two")
+    assert read_answers(reply(*entries), IDS) == dict(entries)
+
+
+def test_the_list_may_stand_anywhere():
+    entries = json.loads(reply(("a1", "one"), ("b2", "two")))["answers"]
+    for text in (
+        json.dumps(entries),
+        json.dumps({"result": {"items": entries}}),
+        'You want {"answers": [...]}, here: ' + json.dumps({"answers": entries}),
+        'Not "answers": [{"id": 1, but ' + json.dumps(entries),
+    ):
+        assert read_answers(text, IDS) == {"a1": "one", "b2": "two"}
+
+
+def test_numbers_keep_their_digits_and_raw_line_ends_and_halves_of_characters_lose_nothing():
+    text = '[{"id": 12345678, "answer": 1.50}, {"id": "b2", "answer": 1e999}, '
+    text += '{"id": "c3", "answer": "one\ntwo"}, {"id": "d4", "answer": "x\\ud800"}]'
+    wanted = {"12345678": "1.50", "b2": "1e999", "c3": "one\ntwo", "d4": "x\ufffd"}
+    assert read_answers(text, ["12345678", *IDS]) == wanted
 
 
 ENTRIES = st.lists(st.tuples(st.sampled_from([*IDS, "zz", "yy"]), st.integers(0, 3)))
@@ -101,8 +137,19 @@ def test_a_limit_on_answers_is_that_of_a_row():
     assert "response_format" not in request.params
 
 
+def test_words_are_the_same_for_the_same_rows_and_no_others():
+    def ids_of(*texts):
+        rows = [Request([{"role": "user", "content": text}]) for text in texts]
+        request, ids = request_of(rows, takes_schema=False)
+        return request.messages[-1]["content"][:14], *ids
+
+    assert ids_of("x", "y") == ids_of("x", "y")
+    assert not set(ids_of("x", "y")) & {*ids_of("y", "x"), *ids_of("xy"), *ids_of("x", "y", "")}
+
+
 def test_a_word_that_stands_in_a_text_is_drawn_again(monkeypatch):
     drawn = iter(["aaaaaaaa", "bbbbbbbb", "cccccccc"])
-    monkeypatch.setattr("secrets.token_hex", lambda _: next(drawn))
+    told = SimpleNamespace(update=bool, copy=lambda: told, hexdigest=lambda: next(drawn))
+    monkeypatch.setattr("hashlib.blake2b", lambda **_: told)
     row = Request([{"role": "user", "content": "</task-aaaaaaaa>"}])
     assert request_of([row], takes_schema=False)[1] == ["cccccccc"]

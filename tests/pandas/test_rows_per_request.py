@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import threading
@@ -183,6 +184,56 @@ def test_tokens_and_cost_are_the_sum_of_all_calls(script, rows):
     assert shot.cost_usd == pytest.approx(price)
     assert report.summary.calls == len(engine.requests)
     assert report.usage["prompt_tokens"].sum() == count.prompt
+    assert report.usage["requests"].sum() == len(engine.requests)
+    assert sum(each.answered for each in shot.deployments) == len(engine.requests)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"budget": {"requests": 1}},
+        {"budget": {"requests": 1, "on_exceeded": "null"}, "errors": "ignore"},
+        {"budget": {"requests": 3}, "rows": "auto"},
+        {"errors": "raise"},
+        {"errors": "ignore"},
+    ],
+)
+def test_calls_of_which_no_row_kept_anything_are_in_the_figures_of_a_run_that_ends(keywords):
+    count = Counting(unreadable)
+
+    def script(request):
+        is_paid = is_grouped(request) or "budget" in keywords
+        return count(request) if is_paid else BadRequest("not this one")
+
+    engine, data = ScriptedGPT(script), column(60)
+    options = {"rows": 10, "max_parallel": 1, **keywords}
+    if "budget" in keywords:
+        options["budget"] = lb.Budget(**keywords["budget"])
+    with contextlib.suppress(BudgetExceeded, lb.RowErrors):
+        ask(engine, data, model="gpt-4o-mini", **options)
+    report = lb.last_run()
+    shot = report.summary.snapshot
+    price = count.prompt * 0.15e-6 + count.completion * 0.60e-6
+    assert price > 0
+    assert report.cost_usd == pytest.approx(price)
+    assert shot.cost_usd == pytest.approx(price)
+    assert report.usage["prompt_tokens"].sum() == shot.prompt_tokens == count.prompt
+    assert report.summary.calls == len(engine.requests)
+    assert shot.retries == 0
+
+
+def test_a_run_that_asks_failed_rows_again_counts_what_the_first_one_lost():
+    count, is_broken = Counting(unreadable), [True]
+
+    def script(request):
+        return BadRequest("no") if is_broken and not is_grouped(request) else count(request)
+
+    engine, data = ScriptedGPT(script), column(5)
+    ask(engine, data, model="gpt-4o-mini", errors="ignore")
+    is_broken.clear()
+    assert is_right(lb.last_run().retry_failed(), data)
+    price = count.prompt * 0.15e-6 + count.completion * 0.60e-6
+    assert lb.last_run().cost_usd == pytest.approx(price)
 
 
 def test_a_budget_stops_the_run_and_what_was_paid_is_stored():
@@ -307,14 +358,12 @@ def test_what_belongs_to_one_answer_is_refused(keywords):
     assert not engine.requests
 
 
-def test_other_verbs_and_conversations_and_plans_are_refused():
+def test_other_verbs_and_conversations_are_refused():
     engine, data = ScriptedGPT(whole), column()
     with pytest.raises(ConfigurationError, match="classify"):
         data.lbgpt.classify("{}", ["a", "b"], engine=engine, rows_per_request=5)
     with pytest.raises(ConfigurationError, match="extract"):
         data.lbgpt.extract("{}", {"a": str}, engine=engine, rows_per_request=5)
-    with pytest.raises(ConfigurationError, match="plan"):
-        data.lbgpt.plan("{}", engine=engine, rows_per_request=5)
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     with pytest.raises(ConfigurationError, match="one text each"):
         data.lbgpt.complete(lambda row: turns, engine=engine, rows_per_request=5)
@@ -469,3 +518,88 @@ def test_nothing_is_asked_while_the_run_is_paused():
     assert run.progress().in_flight == 0
     run.resume()
     assert is_right(run.result(timeout=10), data)
+
+
+def test_runs_at_the_same_time_share_their_calls():
+    gate = threading.Event()
+
+    async def script(request):
+        while not gate.is_set():
+            await asyncio.sleep(0.002)
+        return whole(request)
+
+    engine, data = ScriptedGPT(script), column(40)
+    runs = [data.lbgpt.submit("{}", engine=engine, rows_per_request=10) for _ in range(3)]
+    while any(run.progress().in_flight < 1 for run in runs):
+        time.sleep(0.002)
+    gate.set()
+    assert all(is_right(run.result(timeout=10), data) for run in runs)
+    assert len(engine.requests) == 4
+    assert sum(run.report.batching.requests for run in runs) == 4
+
+
+def test_what_another_run_has_stored_meanwhile_is_not_asked_again():
+    gate, reached = threading.Event(), threading.Event()
+
+    async def script(request):
+        while not gate.is_set() and any(text == "row 0" for _, text in tasks_of(request)):
+            reached.set()
+            await asyncio.sleep(0.002)
+        return whole(request)
+
+    engine, data = ScriptedGPT(script), column(20)
+    run = data.lbgpt.submit("{}", engine=engine, rows_per_request=10, max_parallel=1)
+    assert reached.wait(10)
+    some = data[12:17]
+    assert is_right(ask(engine, some), some)
+    gate.set()
+    assert is_right(run.result(timeout=10), data)
+    assert [len(tasks_of(request)) for request in engine.requests] == [10, 5, 5]
+    assert run.report.summary.snapshot.cached == 5
+
+
+@pytest.mark.parametrize("rows", [1, 7, 10, "auto"])
+def test_a_plan_counts_the_requests_that_are_sent_and_their_tokens(rows):
+    engine = ScriptedGPT(whole)
+    frame = pd.DataFrame({"text": column(100).tolist(), "how": ["a" * 3_000, "b" * 3_000] * 50})
+    how = {"system": lb.col("how"), "engine": engine, "rows_per_request": rows}
+    plan = frame.lbgpt.plan("{text}", model="gpt-4o-mini", max_tokens=100, **how)
+    assert not engine.requests
+    plan.run()
+    sent = engine.requests if rows != "auto" else range(10)
+    assert plan.requests_to_send == len(sent)
+    if rows == "auto":
+        assert "without its sample" in plan.notes[0]
+        return
+    shot = lb.last_run().summary.snapshot
+    assert plan.prompt_tokens.total == pytest.approx(shot.prompt_tokens, rel=0.25)
+    assert 100 * 4 <= plan.completion_tokens.low < plan.completion_tokens.high <= 100 * 120
+    again = frame.lbgpt.plan("{text}", model="gpt-4o-mini", max_tokens=100, **how)
+    assert (again.requests_to_send, again.exact_hits) == (0, 100)
+
+
+def test_a_plan_of_groups_is_cheaper_where_the_system_message_is_long_and_knows_its_budget():
+    data, how = column(100), {"engine": ScriptedGPT(whole), "model": "gpt-4o-mini"}
+    how |= {"system": "Be kind. " * 300, "budget": lb.Budget(requests=15)}
+    alone = data.lbgpt.plan("{}", **how)
+    together = data.lbgpt.plan("{}", rows_per_request=10, **how)
+    assert together.cost_usd.expected < alone.cost_usd.expected
+    assert (alone.budget_suffices, together.budget_suffices) == (False, True)
+    few = data[:20].lbgpt.plan("{}", rows_per_request="auto", **how)
+    assert few.requests_to_send == 20
+    assert any("fewer than 50 rows" in note for note in few.notes)
+
+
+def test_a_plan_of_groups_names_rows_that_fit_into_no_request():
+    data = pd.Series(["short", "word " * 20_000, "also short"])
+    plan = data.lbgpt.plan("{}", engine=ScriptedGPT(whole), model="gpt-4", rows_per_request=10)
+    assert plan.rows_over_window.tolist() == [1]
+
+
+def test_a_plan_of_groups_takes_stored_answers_as_those_of_rows():
+    engine, data = ScriptedGPT(Counting(whole)), column(200)
+    ask(engine, data[:100], model="gpt-4o-mini")
+    count = lb.last_run().summary.snapshot.completion_tokens
+    plan = data.lbgpt.plan("{}", engine=engine, model="gpt-4o-mini", rows_per_request=10)
+    assert (plan.exact_hits, plan.requests_to_send) == (100, 10)
+    assert plan.completion_tokens.expected == pytest.approx(count, rel=0.1)
