@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.errors import ConfigurationError
@@ -10,8 +11,6 @@ from lbgpt_pandas.forms import takes_schemas
 from lbgpt_pandas.plan_figures import window_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lbgpt_pandas.engine.base import _BaseGPT
     from lbgpt_pandas.forms import Form
     from lbgpt_pandas.frames import RowPlan
@@ -20,9 +19,14 @@ MOST_ROWS = 100
 
 UNFIT_PARAMS = (
     "response_format", "tools", "tool_choice", "parallel_tool_calls", "stop", "logprobs",
-    "top_logprobs", "logit_bias", "prediction", "modalities", "audio",
+    "top_logprobs", "logit_bias", "prediction", "modalities", "audio", "functions",
+    "function_call", "grammar", "json_schema", "structured_outputs", "guided_json",
+    "guided_regex", "guided_choice", "guided_grammar",
 )  # fmt: skip
-"""Parameters that say something about one answer, which would meet the JSON around all."""
+"""Parameters that say something about one answer, which would meet the JSON around all.
+
+The last ones are those of servers of one's own, which may stand in ``extra_body`` as well.
+"""
 
 UNFIT_PROMPTS = ("messages", "images", "examples")
 
@@ -55,7 +59,9 @@ def grouping_of(
     if size == 1:
         return None
     unfit = [name for name in UNFIT_PROMPTS if prompt.get(name) is not None]
-    unfit += [name for name in UNFIT_PARAMS if params.get(name) is not None]
+    body = params.get("extra_body")
+    told = [params, body] if isinstance(body, Mapping) else [params]
+    unfit += [name for name in UNFIT_PARAMS if any(each.get(name) is not None for each in told)]
     if form is not None and not unfit:
         unfit = [form.verb]
     if prompt.get("duplicates") == "independent":

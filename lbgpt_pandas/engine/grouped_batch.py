@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
@@ -50,6 +51,9 @@ SAMPLE, SAMPLE_GROUP = 16, 8
 AUTO_ROWS = 10
 ENOUGH = 0.9
 """Mean likeness of the sample from which "auto" goes on with groups."""
+
+MOST_IN_VAIN, NEARLY_ALL = 5, 0.8
+"""Groups without any certain answer, and their part of all, from which rows are asked alone."""
 
 MOST_TOKENS = 16_000
 """In a group, answers included where they are bounded; models of 2024 answer with no more."""
@@ -105,6 +109,7 @@ class GroupedBatch(Batch):
         self.batching = Batching(grouping.rows)
         self.rows_at_most = AUTO_ROWS if grouping.rows == "auto" else int(grouping.rows)
         self._groups: dict[int, list[int]] = {}
+        self._in_vain = 0
 
     def follow(self, earlier: Batch) -> None:
         """Count also what an earlier run over the same requests has lost."""
@@ -143,6 +148,7 @@ class GroupedBatch(Batch):
         return min(most)
 
     async def _work(self, queue: deque[int]) -> None:
+        ask_alone = super()._work
         while not self._run.stopped:
             if self._run.paused:
                 with suppress(Withdrawn):
@@ -151,14 +157,19 @@ class GroupedBatch(Batch):
             if not queue:
                 return
             leader = queue.popleft()
-            alone, together = self._news_and_others(self._groups.pop(leader, [leader]))
-            if len(together) == 1:
-                alone, together = alone + together, []
-            if alone:
-                await super()._work(deque(alone))
-            if together:
-                # Whoever is free takes those that are left; if nobody is, this worker does.
-                queue.extend(await self._ask_together(together))
+            numbers = self._groups.pop(leader, [leader])
+            if len(numbers) == 1:
+                await ask_alone(deque(numbers))
+                continue
+            alone, together = self._news_and_others(numbers)
+            if len(together) > 1 and not self.batching.switched_off:
+                together = await self._ask_together(together)
+            alone += together
+            if self._max_parallel is None:
+                # At once, as nobody else may be left to do it; the engine has its own bound.
+                await asyncio.gather(*(ask_alone(deque([each])) for each in alone))
+            else:
+                queue.extend(alone)
 
     def _news_and_others(self, numbers: list[int]) -> tuple[list[int], list[int]]:
         """Part the rows that another run has stored since this one looked from the others."""
@@ -181,9 +192,10 @@ class GroupedBatch(Batch):
         parts = {} if outcome.completion is None else group.parts(outcome.completion)
         self._settle_parts(numbers, parts, outcome)
         left = [number for place, number in enumerate(numbers) if place not in parts]
+        self._note(resent=len(left))
         if not parts:
             self.lose(outcome)
-        self._note(resent=len(left))
+            self._doubt()
         return left
 
     def _failed(self, numbers: list[int], outcome: Outcome) -> list[int]:
@@ -191,6 +203,7 @@ class GroupedBatch(Batch):
         if isinstance(outcome.error, MAY_BE_OF_THE_GROUP):
             self.lose(outcome)
             self._note(resent=len(numbers))
+            self._doubt()
             return numbers
         for place, number in enumerate(numbers):
             attempts = 0 if place else outcome.attempts
@@ -256,6 +269,9 @@ class GroupedBatch(Batch):
             return misses
         system = system_of(self.requests[misses[0]])
         alike = [number for number in misses if system_of(self.requests[number]) == system]
+        if len(alike) < SAMPLE_GROUP:
+            self._switch_off(f"fewer than {SAMPLE_GROUP} rows share a system message")
+            return misses
         sample = alike[:SAMPLE]
         together: dict[int, str] = {}
         for start in range(0, len(sample), SAMPLE_GROUP):
@@ -303,6 +319,13 @@ class GroupedBatch(Batch):
             self._switch_off(f"{lost} of {len(alone)} answers of the sample were lost")
         elif agreement < ENOUGH:
             self._switch_off(f"answers of the sample changed ({agreement:.0%} alike)")
+
+    def _doubt(self) -> None:
+        """Go on one by one where nearly all groups were in vain: their rows are paid twice."""
+        self._in_vain += 1
+        sent = self.batching.requests
+        if self._in_vain >= max(MOST_IN_VAIN, NEARLY_ALL * sent):
+            self._switch_off(f"{self._in_vain} of {sent} requests gave no answer")
 
     def _switch_off(self, reason: str) -> None:
         self.rows_at_most = 1

@@ -36,7 +36,7 @@ class Batching:
     agreement : float or None
         Mean likeness of the sample's answers, alone and in groups; None: not measured.
     switched_off : str
-        Why "auto" asked one row a request; empty if it did not.
+        Why the rest was asked one row a request; empty if it was not.
     """
 
     rows_per_request: int | str

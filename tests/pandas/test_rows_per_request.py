@@ -349,6 +349,10 @@ def test_another_number_is_refused(rows):
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"stop": ["x"]},
         {"logprobs": True},
+        {"functions": [{"name": "f"}]},
+        {"guided_choice": ["a", "b"]},
+        {"extra_body": {"response_format": {"type": "json_object"}}},
+        {"extra_body": {"grammar": "root ::= [a-z]"}},
     ],
 )
 def test_what_belongs_to_one_answer_is_refused(keywords):
@@ -603,3 +607,53 @@ def test_a_plan_of_groups_takes_stored_answers_as_those_of_rows():
     plan = data.lbgpt.plan("{}", engine=engine, model="gpt-4o-mini", rows_per_request=10)
     assert (plan.exact_hits, plan.requests_to_send) == (100, 10)
     assert plan.completion_tokens.expected == pytest.approx(count, rel=0.1)
+
+
+@pytest.mark.parametrize("max_parallel", [1, None])
+@pytest.mark.parametrize("reply", ["no JSON", BadRequest("no such format")])
+def test_groups_that_give_nothing_are_given_up(reply, max_parallel):
+    def script(request):
+        return reply if is_grouped(request) else whole(request)
+
+    engine, data = ScriptedGPT(script, max_parallel_calls=2), column(200)
+    assert is_right(ask(engine, data, max_parallel=max_parallel), data)
+    assert 5 <= sum(map(is_grouped, engine.requests)) <= 8
+    assert sum(not is_grouped(request) for request in engine.requests) == 200
+    assert "requests gave no answer" in lb.last_run().batching.switched_off
+
+
+def test_a_group_now_and_then_that_gives_nothing_is_no_reason_to_give_up():
+    async def script(request):
+        await asyncio.sleep(0.002)
+        is_one_of_many = any(int(text.split()[0]) % 15 == 0 for _, text in tasks_of(request))
+        return "no JSON" if is_one_of_many else whole(request)
+
+    engine = ScriptedGPT(script)
+    data = pd.Series([f"{number} row" for number in range(200)])
+    assert is_right(ask(engine, data, 5), data)
+    assert sum(map(is_grouped, engine.requests)) == 40
+
+
+def test_rows_of_a_group_that_gave_nothing_are_asked_at_once():
+    waiting = threading.Semaphore(0)
+
+    async def script(request):
+        if is_grouped(request):
+            return "no JSON"
+        waiting.release()
+        while waiting._value < 10:
+            await asyncio.sleep(0.002)
+        return whole(request)
+
+    data = column(10)
+    run = data.lbgpt.submit("{}", engine=ScriptedGPT(script), rows_per_request=10)
+    assert is_right(run.result(timeout=10), data)
+
+
+def test_auto_has_nothing_to_try_where_each_row_has_its_own_system_message():
+    engine = ScriptedGPT(whole)
+    frame = pd.DataFrame({"text": column(60).tolist(), "how": [f"be {n}" for n in range(60)]})
+    how = {"system": lb.col("how"), "engine": engine, "rows_per_request": "auto"}
+    assert is_right(frame.lbgpt.complete("{text}", **how), frame["text"])
+    assert len(engine.requests) == 60
+    assert "share a system message" in lb.last_run().batching.switched_off
