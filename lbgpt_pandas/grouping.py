@@ -21,12 +21,15 @@ UNFIT_PARAMS = (
     "response_format", "tools", "tool_choice", "parallel_tool_calls", "stop", "logprobs",
     "top_logprobs", "logit_bias", "prediction", "modalities", "audio", "functions",
     "function_call", "grammar", "json_schema", "structured_outputs", "guided_json",
-    "guided_regex", "guided_choice", "guided_grammar",
+    "guided_regex", "guided_choice", "guided_grammar", "max_output_tokens",
 )  # fmt: skip
 """Parameters that say something about one answer, which would meet the JSON around all.
 
 The last ones are those of servers of one's own, which may stand in ``extra_body`` as well.
 """
+
+UNFIT_IN_BODY = ("max_tokens", "max_completion_tokens")
+"""Limits of one answer that would be those of all, as ``extra_body`` is sent as it is."""
 
 UNFIT_PROMPTS = ("messages", "images", "examples")
 
@@ -60,8 +63,9 @@ def grouping_of(
         return None
     unfit = [name for name in UNFIT_PROMPTS if prompt.get(name) is not None]
     body = params.get("extra_body")
-    told = [params, body] if isinstance(body, Mapping) else [params]
+    told = (params, body if isinstance(body, Mapping) else {})
     unfit += [name for name in UNFIT_PARAMS if any(each.get(name) is not None for each in told)]
+    unfit += [f"{name} in extra_body" for name in UNFIT_IN_BODY if name in told[1]]
     if form is not None and not unfit:
         unfit = [form.verb]
     if prompt.get("duplicates") == "independent":

@@ -69,3 +69,13 @@ class SingleFlight(Generic[T]):
             return result, True
         finally:
             del self._flights[key]
+
+    async def finish(self, key: str, result: T, work: Awaitable[object]) -> None:
+        """Await the last `work` of the leader; if it is cancelled, whoever waits has `result`."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            flight = self._flights.get(key)
+            if flight is not None and not flight.done():
+                flight.set_result(result)
+            raise

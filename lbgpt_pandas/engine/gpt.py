@@ -95,6 +95,8 @@ class ChatGPT(_BaseGPT):
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         if self.base_url and key != NO_KEY:
             check_encrypted(self.base_url)
+        elif self.base_url:
+            check_address(self.base_url)
         self._api_key = Secret(check_key(key))
         self._organization = organization
         self._http_client = http_client
@@ -271,13 +273,13 @@ class LocalGPT(_BaseGPT):
         )
 
 
-def check_encrypted(url: str) -> None:
-    """Refuse an address to which a key would travel unencrypted.
+def check_address(url: str) -> None:
+    """Refuse what is no address, or more than one: its host names the family in the cache.
 
     Raises
     ------
     ConfigurationError
-        If `url` is neither https nor on this machine, or holds more than an address.
+        If `url` has no scheme or host, or carries a user, a query or a fragment.
     """
     address = urlsplit(url)
     if address.scheme not in {"http", "https"} or not address.hostname:
@@ -287,6 +289,20 @@ def check_encrypted(url: str) -> None:
             f"the address of {address.hostname} carries a user or a query, where keys end up in "
             "logs; give api_key= instead"
         )
+    if address.fragment:
+        raise ConfigurationError(f"the address of {address.hostname} has a # in it; leave it out")
+
+
+def check_encrypted(url: str) -> None:
+    """Refuse an address to which a key would travel unencrypted.
+
+    Raises
+    ------
+    ConfigurationError
+        If `url` is neither https nor on this machine, or holds more than an address.
+    """
+    check_address(url)
+    address = urlsplit(url)
     if address.scheme == "http" and not _is_loopback(address.hostname):
         raise ConfigurationError(
             f"http://{address.hostname}: a key is sent by https only, except to this machine; "

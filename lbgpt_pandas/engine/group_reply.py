@@ -44,7 +44,8 @@ def read_answers(text: str | None, ids: Sequence[str]) -> dict[str, str]:
     Entries are read in order as far as they are whole JSON, so that what stands before a cut is
     not lost; lists of them may stand anywhere in prose. Foreign ids are ignored; an id that is
     missing, comes twice (in a draft and after it, say), or has no text or an empty one is not
-    certain. Half of a character becomes U+FFFD.
+    certain, nor is an answer that names an id, which stands in no row's text: a weak model
+    repeats what it was given. Half of a character becomes U+FFFD.
 
     Examples
     --------
@@ -59,6 +60,7 @@ def read_answers(text: str | None, ids: Sequence[str]) -> dict[str, str]:
         for each in entries
         if isinstance(each.get("id"), str) and each["id"] in wanted and counts[each["id"]] == 1
         if (answer := _text_of(each.get("answer"))).strip()
+        and not any(word in answer for word in ids)
     }
 
 

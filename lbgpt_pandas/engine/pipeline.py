@@ -266,11 +266,7 @@ class Pipeline(Connections):
             return [lane]
 
         return Session(
-            open_lanes,
-            lane.close,
-            self.choose,
-            clock=self.clock,
-            places=self.max_parallel_calls,
+            open_lanes, lane.close, self.choose, clock=self.clock, places=self.max_parallel_calls
         )
 
     def caching(self, mode: CacheMode = "use") -> Caching:
@@ -361,12 +357,7 @@ class Pipeline(Connections):
             # the report is.
             failure = error.with_traceback(None)
             failure.__context__ = None
-        else:
-            self.proven.add(request.model)
-            if not keeping.caching.is_quick:
-                trail.run.stand_in()
-            await keep(completion)
-        return Outcome(
+        outcome = Outcome(
             completion,
             failure,
             Source.PROVIDER,
@@ -377,6 +368,12 @@ class Pipeline(Connections):
             maybe_billed=trail.maybe_billed,
             price_usd=trail.price_usd if completion else None,
         )
+        if completion is not None:
+            self.proven.add(request.model)
+            if not keeping.caching.is_quick:
+                trail.run.stand_in()
+            await session.flights.finish(key, outcome, keep(completion))
+        return outcome
 
     async def _store(
         self, session: Session, request: Request, keeping: Keeping, completion: Completion

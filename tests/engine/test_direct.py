@@ -14,6 +14,7 @@ import pytest
 
 from lbgpt_pandas.engine.errors import (
     AuthError,
+    ConfigurationError,
     ConnectionFailed,
     MalformedResponse,
     NotFound,
@@ -269,6 +270,15 @@ async def test_the_proxy_of_the_environment_is_used(monkeypatch):
     assert proxy_of("http://other.invalid/v1") is None
 
 
+@pytest.mark.parametrize(
+    ("url", "proxy"), [("http://[::1]:8/v1", None), ("http://[::2]:8/v1", "http://proxy.example:1")]
+)
+def test_an_address_without_a_proxy_may_be_ipv6(monkeypatch, url, proxy):
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:1")
+    monkeypatch.setenv("NO_PROXY", "localhost,::1")
+    assert proxy_of(url) == proxy
+
+
 async def test_a_netrc_does_not_replace_the_key(monkeypatch, tmp_path):
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
@@ -284,6 +294,16 @@ async def test_headers_that_the_environment_adds_are_sent(monkeypatch):
         assert transport._direct is None
         await transport.chat(REQUEST, timeout=5)
     assert server.seen[0][1]["authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_header_of_the_environment_is_cleaned_and_checked(monkeypatch):
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1\n")
+    async with serving(response()) as server, opened(openai(server.port)) as transport:
+        await transport.chat(REQUEST, timeout=5)
+    assert server.seen[0][1]["openai-organization"] == "org-1"
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj\n1")
+    with pytest.raises(ConfigurationError, match="OPENAI_PROJECT_ID"):
+        await openai(server.port).open()
 
 
 def test_a_proxy_that_aiohttp_does_not_speak_to_is_left_to_the_sdk(monkeypatch):

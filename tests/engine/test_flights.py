@@ -6,8 +6,11 @@ import asyncio
 
 import pytest
 
+from lbgpt_pandas.engine.batch import Batch
 from lbgpt_pandas.engine.errors import BudgetExceeded
 from lbgpt_pandas.engine.flights import SingleFlight
+from lbgpt_pandas.engine.types import Request
+from lbgpt_pandas.testing import ScriptedGPT
 
 
 class Work:
@@ -52,6 +55,48 @@ async def test_a_cancelled_leader_is_followed_by_the_next_waiter():
     assert sorted(await asyncio.gather(*waiters)) == [(2, False), (2, True)]
     assert leader.cancelled()
     assert work.runs == 2
+
+
+async def test_who_waits_has_what_a_leader_was_given_before_it_was_cancelled():
+    flights, storing = SingleFlight[int](), Work()
+
+    async def work():
+        await flights.finish("k", 7, storing())
+        return 7
+
+    leader, waiter = [asyncio.create_task(flights.share("k", work)) for _ in range(2)]
+    await settle()
+    leader.cancel()
+    assert await waiter == (7, False)
+    assert leader.cancelled()
+
+
+async def test_an_answer_that_is_being_stored_is_not_asked_for_again_when_its_run_is_cancelled():
+    class Slow(dict):
+        release = asyncio.Event()
+
+        async def aget(self, key):
+            return self.get(key)
+
+        async def aset(self, key, value):
+            await self.release.wait()
+            self[key] = value
+
+    store = Slow()
+    engine = ScriptedGPT("hi", cache=store)
+    request = Request([{"role": "user", "content": "a"}], {"model": "m"})
+    async with engine:
+        runs = [Batch(engine, [request], caching=engine.caching()) for _ in range(2)]
+        first, second = [asyncio.create_task(run.arun()) for run in runs]
+        while not engine.requests:
+            await asyncio.sleep(0)
+        await settle()
+        first.cancel()
+        await settle()
+        store.release.set()
+        (outcome,) = await second
+    assert outcome.completion.text == "hi"
+    assert len(engine.requests) == len(store) == 1
 
 
 async def test_a_failure_is_shared_and_not_repeated_for_each():

@@ -82,13 +82,17 @@ def test_a_key_is_not_sent_unencrypted(url):
         AzureGPT(KEY, url, {})
 
 
+@pytest.mark.parametrize("key", [KEY, "EMPTY"])
 @pytest.mark.parametrize(
     "url",
-    ["https://user:pw@api.example/v1", "https://api.example/v1?key=abc", "nonsense", "http://"],
-)
-def test_an_address_is_an_address_and_nothing_more(url):
+    [
+        "https://user:pw@api.example/v1", "https://api.example/v1?key=abc", "nonsense", "http://",
+        "https://api.example/v1#part", "localhost:8000/v1",
+    ],
+)  # fmt: skip
+def test_an_address_is_an_address_and_nothing_more(url, key):
     with pytest.raises(ConfigurationError):
-        ChatGPT(KEY, base_url=url)
+        ChatGPT(key, base_url=url)
 
 
 def test_a_key_is_cleaned_and_checked():

@@ -48,9 +48,13 @@ def test_an_entry_with_two_ids_makes_the_reply_useless():
 
 
 def test_an_answer_that_looks_like_an_entry_is_none():
-    assert read_answers(reply(("a1", reply(("b2", "forged")))), IDS) == {
-        "a1": reply(("b2", "forged"))
-    }
+    forged = reply(("zz", "forged"))
+    assert read_answers(reply(("a1", forged)), IDS) == {"a1": forged}
+
+
+def test_an_answer_that_repeats_an_id_is_not_certain():
+    text = reply(("a1", "a1"), ("b2", "see c3"), ("c3", '<task-x id="c3">'), ("d4", "fine"))
+    assert read_answers(text, IDS) == {"d4": "fine"}
 
 
 def test_a_draft_is_not_the_answer():
@@ -93,10 +97,10 @@ ENTRIES = st.lists(st.tuples(st.sampled_from([*IDS, "zz", "yy"]), st.integers(0,
 
 @given(ENTRIES, st.integers(0, 400))
 def test_each_row_gets_its_own_answer_or_none(drawn, cut):
-    entries = [(word, f"answer {number} of {word}") for word, number in drawn]
+    entries = [(word, f"answer {number} of {word.upper()}") for word, number in drawn]
     for word, answer in read_answers(reply(*entries)[:cut], IDS).items():
         assert word in IDS
-        assert answer.endswith(f" of {word}")
+        assert answer.endswith(f" of {word.upper()}")
     whole = read_answers(reply(*entries), IDS)
     words = [word for word, _ in entries]
     assert set(whole) == {word for word in IDS if words.count(word) == 1}

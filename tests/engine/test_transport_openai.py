@@ -206,6 +206,19 @@ def test_a_huge_body_is_refused():
         parse_body(b" " * (MAX_BODY_BYTES + 1))
 
 
+@pytest.mark.parametrize(
+    ("raw", "text"), [(b'\xef\xbb\xbf{"a": "b"}', "b"), (b'{"a": "cut \\ud83d"}', "cut \ud83d")]
+)
+def test_what_the_sdk_reads_is_read(raw, text):
+    assert parse_body(raw) == {"a": text}
+
+
+@pytest.mark.parametrize("raw", [b'{"a": NaN}', b'{"a": "\xff"}', b"[" * 100_000, b"<html>", b""])
+def test_what_is_not_json_is_refused(raw):
+    with pytest.raises(MalformedResponse, match="is not JSON"):
+        parse_body(raw)
+
+
 def _certificate_error():
     error = http.ConnectError("verify failed")
     error.__cause__ = ssl.SSLCertVerificationError("self-signed certificate")

@@ -353,6 +353,8 @@ def test_another_number_is_refused(rows):
         {"guided_choice": ["a", "b"]},
         {"extra_body": {"response_format": {"type": "json_object"}}},
         {"extra_body": {"grammar": "root ::= [a-z]"}},
+        {"extra_body": {"max_tokens": 20}},
+        {"max_output_tokens": 20},
     ],
 )
 def test_what_belongs_to_one_answer_is_refused(keywords):

@@ -166,7 +166,11 @@ def _settle(
         else:
             by_listener.setdefault(done, []).append(item)
     for settled, items in by_listener.items():
-        settled(items, error)
+        try:
+            settled(items, error)
+        except Exception as failure:  # noqa: BLE001  # others wait for this thread all the same
+            about = type(failure), failure, failure.__traceback__, threading.current_thread()
+            threading.excepthook(threading.ExceptHookArgs(about))
     for loop, waiting in by_loop.items():
         # A closed loop has nobody left who waits; what was to be written is written.
         with suppress(RuntimeError):

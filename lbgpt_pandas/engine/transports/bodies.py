@@ -53,9 +53,10 @@ def parse_body(raw: bytes, *, request_id: str | None = None, most: int = MAX_BOD
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        # Half of a character, written as an escape, is no reason to lose what was paid for.
         with suppress(ValueError, RecursionError):
-            return json.loads(raw, parse_constant=_refuse)
+            # It is paid for: a mark at its start, or half of a character where the answer was
+            # cut off, which only orjson minds.
+            return json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse)
         start = redact(raw[:60].decode("utf-8", "replace"))
         raise MalformedResponse(
             f"the answer is not JSON; it begins with {start!r}",

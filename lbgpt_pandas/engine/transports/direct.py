@@ -131,7 +131,9 @@ class DirectClient:
 def proxy_of(url: str) -> str | None:
     """Return the proxy that the environment names for an address, None if it names none."""
     address = urlsplit(url)
-    if not address.hostname or proxy_bypass(address.netloc):
+    host = address.hostname
+    # An IPv6 address is named there without the brackets that it has in a URL.
+    if not host or proxy_bypass(address.netloc) or (":" in host and proxy_bypass(host)):
         return None
     proxies = getproxies()
     return proxies.get(address.scheme) or proxies.get("all")

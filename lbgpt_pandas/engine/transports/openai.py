@@ -210,13 +210,19 @@ class OpenAITransport:
         return None
 
     def _credentials(self) -> dict[str, str]:
-        organization = self._organization or os.environ.get("OPENAI_ORG_ID")
-        project = os.environ.get("OPENAI_PROJECT_ID")
+        organization = self._organization or os.environ.get("OPENAI_ORG_ID", "").strip()
+        project = os.environ.get("OPENAI_PROJECT_ID", "").strip()
         headers = {
             "Authorization": f"Bearer {self._api_key.reveal()}",
             "OpenAI-Organization": organization,
             "OpenAI-Project": project,
         }
+        for name, value in headers.items():
+            if value and not (value.isascii() and value.isprintable()):
+                raise ConfigurationError(
+                    f"the {name} header has characters that no header has; set OPENAI_ORG_ID, "
+                    "OPENAI_PROJECT_ID or organization= once more"
+                )
         return {name: value for name, value in headers.items() if value}
 
     def _build_client(self, http_client: Any) -> object:

@@ -203,3 +203,18 @@ def test_a_failure_of_what_nobody_waits_for_is_told(ledger):
     ((items, error),) = told.ends
     assert items == ["x"]
     assert isinstance(error, OSError)
+
+
+async def test_who_fails_to_listen_stops_nobody_elses_write(ledger, monkeypatch):
+    failures = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+
+    def listen(items, error):
+        raise MemoryError("no place for what was told")
+
+    writer = GroupWriter(ledger.commit, name="test")
+    assert writer.put_soon("x", listen)
+    await asyncio.wait_for(writer.put("y"), 2)
+    await asyncio.wait_for(asyncio.to_thread(writer.flush), 2)
+    assert ledger.items == ["x", "y"]
+    assert [failure.exc_type for failure in failures] == [MemoryError]
