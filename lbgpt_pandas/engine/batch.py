@@ -325,15 +325,15 @@ class Batch:
             # Only a defect gets here: a request's failure is an outcome.
             raise group.exceptions[0] from None
 
+    async def _next(self, queue: deque[int]) -> int | None:
+        """Take the next row out of the queue; None if there is none, or there is to be none."""
+        while self._run.paused and not self._run.stopped:
+            with suppress(Withdrawn):
+                await self._run.until_resumed()
+        return None if self._run.stopped or not queue else queue.popleft()
+
     async def _work(self, queue: deque[int]) -> None:
-        while not self._run.stopped:
-            if self._run.paused:
-                with suppress(Withdrawn):
-                    await self._run.until_resumed()
-                continue
-            if not queue:
-                return
-            number = queue.popleft()
+        while (number := await self._next(queue)) is not None:
             request = self.engine.prepare(self.requests[number])
             self._in_flight += 1
             try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -149,14 +148,7 @@ class GroupedBatch(Batch):
 
     async def _work(self, queue: deque[int]) -> None:
         ask_alone = super()._work
-        while not self._run.stopped:
-            if self._run.paused:
-                with suppress(Withdrawn):
-                    await self._run.until_resumed()
-                continue
-            if not queue:
-                return
-            leader = queue.popleft()
+        while (leader := await self._next(queue)) is not None:
             numbers = self._groups.pop(leader, [leader])
             if len(numbers) == 1:
                 await ask_alone(deque(numbers))
