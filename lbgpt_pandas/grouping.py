@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from lbgpt_pandas.engine.errors import ConfigurationError
@@ -51,10 +52,12 @@ def grouping_of(
         If `rows` is no whole number from 1 to 100 and not "auto", or the call has something
         that belongs to one answer.
     """
-    if rows == "auto" and isinstance(rows, str):
-        size: Any = "auto"
-    elif isinstance(rows, int) and not isinstance(rows, bool) and 1 <= rows <= MOST_ROWS:
-        size = rows
+    given: Any = rows
+    is_number = isinstance(given, Integral) and not isinstance(given, bool)
+    if is_number and 1 <= given <= MOST_ROWS:
+        size: Any = int(given)
+    elif isinstance(given, str) and given == "auto":
+        size = given
     else:
         raise ConfigurationError(
             f'{MARK}={rows!r}: give a whole number from 1 to {MOST_ROWS}, or "auto"'

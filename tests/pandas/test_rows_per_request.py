@@ -9,6 +9,7 @@ import re
 import threading
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -330,6 +331,12 @@ def test_a_model_that_takes_schemas_is_sent_one():
     first, second = engine.requests
     assert first.params["response_format"]["type"] == "json_schema"
     assert "response_format" not in second.params
+
+
+def test_a_number_of_numpy_is_a_number():
+    engine, data = ScriptedGPT(whole), column(6)
+    assert is_right(ask(engine, data, np.int64(3)), data)
+    assert len(engine.requests) == 2
 
 
 @pytest.mark.parametrize("rows", [0, -1, 101, True, 2.5, "all", None])
