@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 
@@ -69,6 +70,19 @@ async def test_a_cancellation_that_comes_with_the_end_of_time_wins(shared):
     task = asyncio.create_task(work())
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_timer_keeps_no_settings_alive(shared, monkeypatch):
+    setting = ContextVar("setting")
+    setting.set("the caller's")
+    loop, contexts = asyncio.get_running_loop(), []
+    set_up = loop.call_at
+    monkeypatch.setattr(
+        loop, "call_at", lambda *a, context: contexts.append(context) or set_up(*a, context=context)
+    )
+    async with shared.after(50.0):
+        await asyncio.sleep(0)
+    assert [context.get(setting) for context in contexts] == [None]
 
 
 async def test_many_calls_share_a_timer(shared, monkeypatch):
