@@ -8,6 +8,7 @@ giving a Python that has ``ipykernel`` and this package's dependencies::
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -27,6 +28,22 @@ KERNEL_PYTHON = os.environ.get("LBGPT_KERNEL_PYTHON", sys.executable)
 PATIENCE_S = 9.0
 NAME = "lbgpt-test"
 LAUNCH = ("-m", "ipykernel_launcher", "-f", "{connection_file}")
+
+
+@pytest.fixture
+def ipython_shell(tmp_path, monkeypatch):
+    """A shell of IPython in this process."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    InteractiveShell.clear_instance()
+    made = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    yield made
+    made.restore_sys_module_state()
+    InteractiveShell.clear_instance()
+    # At the end of the process each of hundreds would collect garbage, for a second each.
+    atexit.unregister(made.atexit_operations)
 
 
 @dataclass

@@ -46,18 +46,13 @@ class Switches:
 
 
 @pytest.fixture
-def outputs():
+def outputs(ipython_shell):
     """What an IPython shell was told to display so far."""
     from IPython.core.displaypub import CapturingDisplayPublisher
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
 
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    shell = ipython_shell
     publisher = shell.display_pub = CapturingDisplayPublisher(parent=shell, shell=shell)
-    yield publisher.outputs
-    shell.restore_sys_module_state()
-    InteractiveShell.clear_instance()
+    return publisher.outputs
 
 
 @pytest.fixture

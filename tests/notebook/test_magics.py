@@ -15,8 +15,6 @@ import pytest
 pytest.importorskip("IPython")
 
 from IPython.core.error import UsageError
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
 
 import lbgpt_pandas as lb
 from lbgpt_pandas.engine.errors import AuthError, RateLimited
@@ -29,14 +27,9 @@ KEY = "sk-proj-abcdef0123456789"
 
 
 @pytest.fixture
-def shell(tmp_path, monkeypatch):
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    config = Config()
-    config.HistoryManager.enabled = False
-    made = InteractiveShell.instance(config=config)
-    made.run_line_magic("load_ext", "lbgpt_pandas")
-    yield made
-    InteractiveShell.clear_instance()
+def shell(ipython_shell):
+    ipython_shell.run_line_magic("load_ext", "lbgpt_pandas")
+    return ipython_shell
 
 
 class Session:
