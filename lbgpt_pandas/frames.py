@@ -266,11 +266,20 @@ def text_array(values: NDArray[np.object_]) -> ExtensionArray:
     text: Any = _text_dtype()
     array: ExtensionArray
     try:
-        array = pd.array(values, dtype=text)
+        # Arrow looks itself; an array of Python's objects would take them.
+        array = pd.array(_checked(values) if text.storage == "python" else values, dtype=text)
     except UnicodeEncodeError:
         # Half of a character fits into no file; the rest of a paid answer is not lost for it.
         array = pd.array([whole(value) for value in values], dtype=text)
     return array
+
+
+def _checked(values: Any) -> Any:
+    """Return the values; raises UnicodeEncodeError if one holds half of a character."""
+    for value in values:
+        if isinstance(value, str) and not value.isascii():
+            value.encode()
+    return values
 
 
 def _check(template: object, messages: object, *, na: str, duplicates: str) -> None:
