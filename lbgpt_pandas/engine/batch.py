@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from lbgpt_pandas.engine.accounts import SESSION_BOOK
 from lbgpt_pandas.engine.caching import NO_CACHING
 from lbgpt_pandas.engine.cancellation import Cancellation
 from lbgpt_pandas.engine.clock import SYSTEM_CLOCK
+from lbgpt_pandas.engine.collection import rare_collection
 from lbgpt_pandas.engine.completions import read_out
 from lbgpt_pandas.engine.crew import Crew
 from lbgpt_pandas.engine.errors import BudgetExceeded, RequestError
@@ -166,7 +166,7 @@ class Batch:
             The budget is used up, and says that this is to be raised.
         """
         try:
-            with self._cancellation.heard():
+            with self._cancellation.heard(), rare_collection:
                 return await self._arun()
         finally:
             self._finished = True
@@ -192,8 +192,8 @@ class Batch:
         misses = await self._look_up()
         if misses and not self._run.stopped:
             self.on_asking()
+            leaders, self._followers = leaders_of(misses, self._keys)
             async with self.engine:
-                leaders, self._followers = leaders_of(misses, self._keys)
                 await self._ask(leaders)
         # Also what an earlier run could not write, where this one asks nobody.
         await self.caching.flush()
@@ -325,15 +325,8 @@ class Batch:
             # Only a defect gets here: a request's failure is an outcome.
             raise group.exceptions[0] from None
 
-    async def _next(self, queue: deque[int]) -> int | None:
-        """Take the next row out of the queue; None if there is none, or there is to be none."""
-        while self._run.paused and not self._run.stopped:
-            with suppress(Withdrawn):
-                await self._run.until_resumed()
-        return None if self._run.stopped or not queue else queue.popleft()
-
     async def _work(self, queue: deque[int]) -> None:
-        while (number := await self._next(queue)) is not None:
+        while (number := await self._run.next_of(queue)) is not None:
             request = self.engine.prepare(self.requests[number])
             self._in_flight += 1
             try:

@@ -42,7 +42,12 @@ class Connections(ABC):
         self._of_parent, self._sessions = self._sessions, {}
 
     async def __aenter__(self) -> Self:
-        await self.enter()
+        session = self._sessions.get(asyncio.get_running_loop())
+        # Only this loop's own thread opens and closes its session.
+        if session is not None and session.is_open:
+            session.users += 1
+        else:
+            await self.enter()
         return self
 
     async def enter(self, *, eager: bool = True) -> Session:
@@ -51,11 +56,6 @@ class Connections(ABC):
         With ``eager=False`` the client is opened at the first call.
         """
         loop = asyncio.get_running_loop()
-        # Only this loop's own thread opens and closes its session.
-        session = self._sessions.get(loop)
-        if session is not None and session.is_open:
-            session.users += 1
-            return session
         with self._lock:
             session = self._sessions.get(loop)
             if session is None:

@@ -15,7 +15,7 @@ from lbgpt_pandas.engine.errors import RateLimited
 from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.limits.breaker import Breaker
 from lbgpt_pandas.engine.limits.estimate import TokenEstimator, certain_tokens
-from lbgpt_pandas.engine.limits.headers import read_limits
+from lbgpt_pandas.engine.limits.headers import read_limits, speaks_of_limits
 from lbgpt_pandas.engine.limits.windows import ROUNDING
 from lbgpt_pandas.engine.retry import decide
 from lbgpt_pandas.engine.states import DeploymentState, Gauge
@@ -41,6 +41,7 @@ LATENCY_OF_A_FAILURE_S = 1.0
 LATENCY_HALF_LIFE_S = 10.0
 
 RECENT = 256
+RARELY = 8
 LATEST = 64
 ENOUGH = 10
 STRAY_SHARE = 0.15
@@ -175,7 +176,6 @@ class Deployment:
     def answered(self, grant: Grant, tokens: TokenCount | None, headers: Mapping[str, str]) -> None:
         """Settle a call that was answered."""
         now = self._clock.monotonic()
-        readings = read_limits(headers, now=self._clock.wall())
         with self._lock:
             if self.adaptive is not None:
                 self.adaptive.success(now, in_flight=self.in_flight)
@@ -185,19 +185,25 @@ class Deployment:
             self._refusals = 0
             self.breaker.success(now, grant.permit)
             self._note_latency(now - grant.at, now)
-            if tokens is not None and grant.demand.request is not None:
-                request = grant.demand.request
+            request = grant.demand.request
+            if tokens is not None and request is not None and self._teaches(grant.demand):
                 self.estimator.observe(
                     request.messages, tokens, model=request.model, params=request.params
                 )
-        if readings:
-            self.quota.observe(readings, grant.reservation, now=now)
+        if speaks_of_limits(headers):
+            readings = read_limits(headers, now=self._clock.wall())
+            if readings:
+                self.quota.observe(readings, grant.reservation, now=now)
         amounts: dict[Resource, float] = {}
         if tokens is not None:
             amounts["tokens"] = float(tokens.total)
             amounts["input_tokens"] = float(tokens.prompt - min(tokens.cached, tokens.prompt))
             amounts["output_tokens"] = float(tokens.completion)
         grant.reservation.commit(amounts, now=now)
+
+    def _teaches(self, demand: Demand) -> bool:
+        """Tell whether the estimator is to learn from an answer; nobody may be asking it."""
+        return demand.prompt > 0 or self._answers < RECENT or not self._answers % RARELY
 
     def failed(self, grant: Grant, error: RequestError, *, alone: bool, first: bool = True) -> None:
         """Settle a call that failed, and draw the consequences for the next ones.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -104,10 +105,7 @@ class ChatGPT(_BaseGPT):
     @property
     def family(self) -> str:
         """``"openai"``, or host and port of another server."""
-        if self.base_url is None:
-            return OPENAI_FAMILY
-        address = urlsplit(self.base_url)
-        return OPENAI_FAMILY if address.hostname == "api.openai.com" else address.netloc
+        return OPENAI_FAMILY if self.base_url is None else _family_at(self.base_url)
 
     def _new_transport(self) -> Transport:
         return OpenAITransport(
@@ -181,9 +179,7 @@ class AzureGPT(_BaseGPT):
     @property
     def family(self) -> str:
         """``"openai"`` on Microsoft's hosts, whose models are the same; else host and port."""
-        address = urlsplit(self.azure_api_base)
-        is_azure = _AZURE_HOST.search(address.hostname or "") is not None
-        return OPENAI_FAMILY if is_azure else address.netloc
+        return _azure_family_at(self.azure_api_base)
 
     def family_of(self, request: Request) -> str:
         """That of the engine for a model of the map, else the resource's own."""
@@ -271,6 +267,19 @@ class LocalGPT(_BaseGPT):
         return LocalTransport(
             self._model, slots=self._slots, threads=self._threads, context=self.context
         )
+
+
+@lru_cache(maxsize=64)
+def _family_at(url: str) -> str:
+    address = urlsplit(url)
+    return OPENAI_FAMILY if address.hostname == "api.openai.com" else address.netloc
+
+
+@lru_cache(maxsize=64)
+def _azure_family_at(url: str) -> str:
+    address = urlsplit(url)
+    is_azure = _AZURE_HOST.search(address.hostname or "") is not None
+    return OPENAI_FAMILY if is_azure else address.netloc
 
 
 def check_address(url: str) -> None:

@@ -148,7 +148,7 @@ class GroupedBatch(Batch):
 
     async def _work(self, queue: deque[int]) -> None:
         ask_alone = super()._work
-        while (leader := await self._next(queue)) is not None:
+        while (leader := await self._run.next_of(queue)) is not None:
             numbers = self._groups.pop(leader, [leader])
             if len(numbers) == 1:
                 await ask_alone(deque(numbers))

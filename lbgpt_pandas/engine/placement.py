@@ -117,11 +117,12 @@ class Placement(AbstractAsyncContextManager[Call]):
 
     async def _acquire(self, request: Request, trail: Trail) -> Place:
         """Wait for a place; one that comes while the run is paused is given back."""
-        order = trail.order or 0
+        order, scheduler = trail.order or 0, self._session.scheduler
         while True:
             if trail.run.paused:
                 await trail.run.until_resumed()
-            place = await self._session.scheduler.acquire(self._ticket(request, trail, order))
+            ticket = self._ticket(request, trail, order)
+            place = scheduler.place_now(ticket) or await scheduler.place_later(ticket)
             if not trail.run.paused:
                 return place
             place.abandoned(sent=False)

@@ -13,6 +13,7 @@ from lbgpt_pandas.engine.flights import Withdrawn
 from lbgpt_pandas.engine.limits.retry_budget import RetryBudget
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
 
     from lbgpt_pandas.engine.budget import Budget
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.deployment import Deployment
 
 T = TypeVar("T")
+
+ROWS_A_TURN = 16
+"""Rows after which all else on the loop has its turn: answers may come without any waiting."""
 
 
 class RunState:
@@ -98,6 +102,15 @@ class RunState:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._until_resumed.add(future)
             return future
+
+    async def next_of(self, queue: deque[int]) -> int | None:
+        """Take the next row out of a queue; None if there is none, or there is to be none."""
+        if not len(queue) % ROWS_A_TURN:
+            await asyncio.sleep(0)
+        while self.paused and not self.stopped:
+            with suppress(Withdrawn):
+                await self.until_resumed()
+        return None if self.stopped or not queue else queue.popleft()
 
     async def wait_for(self, future: asyncio.Future[T]) -> T:
         """Wait for `future`, or until the run is stopped.

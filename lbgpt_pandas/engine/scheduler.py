@@ -125,13 +125,20 @@ class Scheduler:
         Withdrawn
             If its run is stopped.
         """
+        return self.place_now(ticket) or await self.place_later(ticket)
+
+    def place_now(self, ticket: Ticket) -> Place | None:
+        """Take a place if nobody waits for one and there is one; see `acquire`."""
+        now = self._clock.monotonic()
         if ticket.run.begun_at is None:
-            ticket.run.begun_at = self._clock.monotonic()
-        if not self._queue and not self._goes_on and not ticket.run.stopped:
-            found = self._place(ticket, self._clock.monotonic())
-            if isinstance(found, Place):
-                self.admissions += 1
-                return found
+            ticket.run.begun_at = now
+        if self._queue or self._goes_on or ticket.run.stopped:
+            return None
+        found = self._place(ticket, now)
+        return found if isinstance(found, Place) else None
+
+    async def place_later(self, ticket: Ticket) -> Place:
+        """Wait for the turn of a ticket that had no place at once; see `acquire`."""
         ticket.future = asyncio.get_running_loop().create_future()
         heapq.heappush(self._queue, (ticket.order, next(self._entries), ticket))
         self.look()
@@ -151,10 +158,8 @@ class Scheduler:
         self._gone += 1
         if self._gone > max(MOST_GONE, len(self._queue) // 2):
             self._gone = 0
-            # In place: whoever looks at the queue now holds it.
-            self._queue[:] = [
-                entry for entry in self._queue if entry[2].future and not entry[2].future.done()
-            ]
+            waiting = [each for each in self._queue if each[2].future and not each[2].future.done()]
+            self._queue[:] = waiting  # in place: whoever looks at the queue now holds it
             heapq.heapify(self._queue)
 
     def look(self) -> None:
@@ -183,13 +188,12 @@ class Scheduler:
             if not isinstance(found, Place):
                 self._set_alarm(found)
                 return
-            self.admissions += 1
             (ticket.future or future).set_result(found)
             if queue[0][2] is ticket:
                 heapq.heappop(queue)
-            if queue:
-                # One by one: what is reserved sets off before the next is reserved, because the
-                # provider counts from the sending.
+            if queue and found.lane.deployment.quota.meters:
+                # One by one: the provider counts from the sending, so what has a place sets off
+                # before the next one has.
                 self._goes_on = True
                 self._set_alarm(math.inf)
                 asyncio.get_running_loop().call_soon(self._go_on)
@@ -265,16 +269,17 @@ class Scheduler:
 
     def _place_in(self, lane: Lane, ticket: Ticket, now: float) -> Place | None:
         """Reserve a place in the only lane, if nothing speaks against it; most calls go here."""
-        if self.in_flight >= self._places or not lane.is_free or ticket.barred:
+        if self.in_flight >= self._places or not lane.is_free:
+            return None
+        if ticket.barred or ticket.run.is_anybody_out:
             return None
         deployment = lane.deployment
-        if ticket.run.is_anybody_out:
-            return None
         demand, cost = self._demand(ticket, deployment)
         grant = deployment.begin(demand, cost, now) if deployment.fits(demand) else None
         return None if grant is None else self._taken(lane, grant)
 
     def _taken(self, lane: Lane, grant: Grant) -> Place:
+        self.admissions += 1
         lane.in_flight += 1
         self.in_flight += 1
         return Place(self, lane, grant)

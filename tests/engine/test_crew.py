@@ -6,10 +6,12 @@ import asyncio
 
 from lbgpt_pandas.engine.batch import Batch
 from lbgpt_pandas.engine.caches.base import MemoryCache
+from lbgpt_pandas.engine.caches.disk import DiskCache
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import Caching
 from lbgpt_pandas.engine.crew import SPARE_WORKERS
 from lbgpt_pandas.engine.errors import ServerError
+from lbgpt_pandas.engine.run_state import ROWS_A_TURN
 from lbgpt_pandas.engine.types import Request
 from lbgpt_pandas.testing import ScriptedGPT
 
@@ -108,3 +110,21 @@ async def test_a_failing_worker_leaves_no_one_behind(clock):
     except RuntimeError as error:
         assert error is defect  # noqa: PT017  # whichever it was, nobody is left
     assert asyncio.all_tasks() == before
+
+
+async def test_others_on_the_loop_have_their_turn_while_answers_come_at_once(tmp_path):
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    tier = StandardTier(DiskCache(tmp_path / "cache"))
+    engine = ScriptedGPT(last_text)
+    engine.proven.add("m")
+    await Batch(engine, ask(1_000), caching=Caching.of(tier, "use")).arun()
+    counting.cancel()
+    assert turns >= 1_000 / ROWS_A_TURN

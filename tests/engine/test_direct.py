@@ -25,7 +25,7 @@ from lbgpt_pandas.engine.errors import (
 )
 from lbgpt_pandas.engine.secrets import Secret
 from lbgpt_pandas.engine.transports.bodies import MAX_BODY_BYTES
-from lbgpt_pandas.engine.transports.direct import DirectClient, proxy_of
+from lbgpt_pandas.engine.transports.direct import DirectClient, _tls, proxy_of
 from lbgpt_pandas.engine.transports.http_errors import connection_error
 from lbgpt_pandas.engine.transports.openai import AzureTransport, OpenAITransport
 from lbgpt_pandas.engine.types import Request
@@ -341,3 +341,26 @@ def test_a_frame_does_not_wait_for_the_sdk():
         [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy", "has_certificates"),
+    [
+        ("http://127.0.0.1:1/v1", "", False),
+        ("https://127.0.0.1:1/v1", "", True),
+        ("http://example.org/v1", "https://proxy.example.org", True),
+    ],
+)
+async def test_certificates_are_read_only_where_tls_is_spoken(
+    monkeypatch, url, proxy, has_certificates
+):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    if proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+    _tls.cache_clear()
+    client = DirectClient(url)
+    await client.open()
+    await client.close()
+    assert bool(_tls.cache_info().currsize) == has_certificates

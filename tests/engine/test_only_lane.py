@@ -8,9 +8,10 @@ import pytest
 
 from lbgpt_pandas.engine import errors
 from lbgpt_pandas.engine.lanes import Lane, Place, Ticket
+from lbgpt_pandas.engine.limits.estimate import TokenEstimator
 from lbgpt_pandas.engine.run_state import RunState
 from lbgpt_pandas.engine.scheduler import Scheduler
-from lbgpt_pandas.engine.types import Request
+from lbgpt_pandas.engine.types import Request, TokenCount
 from lbgpt_pandas.testing import FakeClock, ScriptedGPT
 
 
@@ -71,3 +72,35 @@ async def test_a_request_above_the_whole_quota_is_not_sent():
     large.request = Request(large.request.messages, params)
     with pytest.raises(errors.RequestExceedsQuota, match="limit_tpm=1000"):
         await scheduler.acquire(large)
+
+
+@pytest.mark.parametrize(("limits", "at_once"), [({}, 10), ({"limit_rpm": 600}, 1)])
+async def test_where_nothing_is_counted_all_that_have_room_set_off_together(limits, at_once):
+    engine = ScriptedGPT(max_parallel_calls=1, clock=FakeClock(), **limits)
+    scheduler = scheduler_of(engine)
+    await scheduler.acquire(ticket(0))
+    waiting = [ticket(number) for number in range(1, 11)]
+    tasks = [asyncio.create_task(scheduler.acquire(each)) for each in waiting]
+    await asyncio.sleep(0)
+    engine.deployment.places = 11
+    scheduler.look()
+    assert sum(each.future.done() for each in waiting) == at_once
+    await asyncio.wait_for(asyncio.gather(*tasks), 2)
+
+
+@pytest.mark.parametrize(("limits", "lessons"), [({}, 256 + 744 // 8), ({"limit_tpm": 10**7}, 999)])
+async def test_where_nobody_counts_tokens_few_answers_are_enough_to_learn_from(limits, lessons):
+    engine = ScriptedGPT(clock=FakeClock(), **limits)
+    seen = []
+
+    class Pupil(TokenEstimator):
+        def observe(self, *about, **more):
+            seen.append(about)
+            super().observe(*about, **more)
+
+    engine.deployment.estimator = Pupil()
+    scheduler = scheduler_of(engine)
+    for number in range(999):
+        place = await scheduler.acquire(ticket(number))
+        place.answered(TokenCount(prompt=10, completion=1), {})
+    assert len(seen) == pytest.approx(lessons, abs=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -183,8 +182,6 @@ class StandardTier:
         replace = replace or await self._gives_way(key)
         self._news.add(key)
         if self._news.runs and not self._held and self._write_soon(key, text, replace=replace):
-            # Where answers come without waiting, nothing else would ever get its turn.
-            await asyncio.sleep(0)
             return True
         if key in self._underway:
             await self.flush()  # so that the last one that replaces is the one that stays

@@ -71,13 +71,16 @@ class AdaptiveConcurrency:
             return
         if self._cap >= self._most or now < self._frozen_until:
             return
+        if self._doubling:
+            # One more for each answer is twice as many a round, without waiting for its slowest.
+            self._cap += in_flight >= SATURATED * self._cap
+            return
         self._successes += 1
         self._busiest = max(self._busiest, in_flight)
         if self._successes < self.cap:
             return
         if self._busiest >= SATURATED * self.cap:
-            grown = self._cap * 2 if self._doubling else self._cap + max(1.0, GROWTH * self._cap)
-            self._cap = min(float(self._most), grown)
+            self._cap = min(float(self._most), self._cap + max(1.0, GROWTH * self._cap))
         self._successes = self._busiest = 0
 
     def refusal(self, now: float) -> None:

@@ -65,6 +65,11 @@ class LimitReading:
     reset_s: float | None
 
 
+def speaks_of_limits(headers: Mapping[str, str]) -> bool:
+    """Tell whether a response has any header that `read_limits` may understand."""
+    return _MARK in " ".join(headers).lower()
+
+
 def read_limits(headers: Mapping[str, str], *, now: datetime) -> dict[Resource, LimitReading]:
     """Read the rate-limit headers of a response.
 
@@ -88,10 +93,10 @@ def read_limits(headers: Mapping[str, str], *, now: datetime) -> dict[Resource, 
     >>> read_limits(headers, now=datetime(2026, 1, 1, tzinfo=UTC))
     {'requests': LimitReading(limit=500, remaining=499, reset_s=0.12)}
     """
+    if not speaks_of_limits(headers):
+        return {}
     # One pass over the names: a look-up for each known one costs more in the SDKs' mappings.
     names = [name for name in headers if _MARK in name.lower()]
-    if not names:
-        return {}
     said: dict[Resource, dict[_Field, str]] = {}
     for name in names:
         meaning = _MEANINGS.get(name.lower().removeprefix(_PASSED_ON))

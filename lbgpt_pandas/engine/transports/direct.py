@@ -63,6 +63,8 @@ class DirectClient:
 
     def __init__(self, url: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         self._proxy = proxy_of(url)
+        schemes = {urlsplit(each).scheme for each in (url, self._proxy or "")}
+        self._is_encrypted = "https" in schemes
         self._headers = _HEADERS | dict(headers)
         self._session: Any = None
 
@@ -76,7 +78,7 @@ class DirectClient:
         """Make the session on the running loop."""
         # Loading it takes a moment, in which the loop has other things to do; so do certificates.
         aiohttp = await asyncio.to_thread(importlib.import_module, "aiohttp")
-        context = await asyncio.to_thread(_tls)
+        context = await asyncio.to_thread(_tls) if self._is_encrypted else True
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=context),
             cookie_jar=aiohttp.DummyCookieJar(),

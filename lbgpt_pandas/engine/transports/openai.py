@@ -93,8 +93,11 @@ class OpenAITransport:
         try:
             yield
         except RequestError as error:
-            error.args = (conceal(error.message, self._keys()), *error.args[1:])
+            self._conceal(error)
             raise
+
+    def _conceal(self, error: RequestError) -> None:
+        error.args = (conceal(error.message, self._keys()), *error.args[1:])
 
     async def open(self) -> None:
         """Make a session on the running loop, or the SDK's client where it has to be that."""
@@ -129,7 +132,8 @@ class OpenAITransport:
         """Send one request once; see `Transport.chat`."""
         keywords, body = split_keywords(request.params)
         model = self._model(request.model or "")
-        with self._concealing():
+        # No block of `_concealing`: it would cost each call as much as reading its answer.
+        try:
             if self._direct is not None and not keywords:
                 content = {"messages": request.messages, "model": model, **body}
                 headers = await self._token_header()
@@ -146,6 +150,9 @@ class OpenAITransport:
                 )
             )
             return read_reply(response.content, response.headers)
+        except RequestError as error:
+            self._conceal(error)
+            raise
 
     @asynccontextmanager
     async def stream(self, request: Request, *, timeout: float | None) -> AsyncIterator[Stream]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from lbgpt_pandas.engine.caches.base import MemoryCache
@@ -62,23 +60,6 @@ async def test_in_a_run_an_answer_is_found_before_it_is_written(store, tier):
     assert list(await store.get_many(["a"])) == ["a"]
     assert await tier.find(["a"]) == {"a": PAYLOAD}
     assert store.awaited == 0
-
-
-async def test_others_get_their_turn_between_answers(tier):
-    turns = 0
-
-    async def count():
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counting = asyncio.create_task(count())
-    with tier.in_use():
-        for number in range(20):
-            await save(tier, f"k{number}")
-    counting.cancel()
-    assert turns >= 20
 
 
 async def test_outside_a_run_it_is_written_when_it_is_saved(store, tier):

@@ -22,6 +22,16 @@ def test_one_call_until_the_first_answer_then_the_start_then_doubling():
     assert [full_round(adaptive) for _ in range(4)] == [16, 32, 64, 64]
 
 
+def test_each_answer_makes_room_for_one_more_without_waiting_for_the_slowest_of_its_round():
+    adaptive = AdaptiveConcurrency(start=8, most=64)
+    adaptive.success(0.0, in_flight=1)
+    caps = []
+    for _ in range(4):
+        adaptive.success(0.0, in_flight=adaptive.cap)
+        caps.append(adaptive.cap)
+    assert caps == [9, 10, 11, 12]
+
+
 def test_without_a_start_the_first_answer_opens_everything():
     adaptive = AdaptiveConcurrency(start=None, most=64)
     adaptive.success(0.0, in_flight=1)
