@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from lbgpt_pandas.engine.deployment import Deployment
     from lbgpt_pandas.engine.errors import RequestError
     from lbgpt_pandas.engine.lanes import Place
-    from lbgpt_pandas.engine.transports.base import Transport
     from lbgpt_pandas.engine.types import Request
     from lbgpt_pandas.engine.usage import UsageLog
 
@@ -126,18 +125,10 @@ class Call:
         self._books, self._place, self._request = books, place, request
         self._trail, self._spending = trail, spending
         self._started = books.clock.wall()
-        seconds = request.options.get("request_timeout", place.lane.deployment.timeout_s)
+        lane = place.lane
+        self.transport, self.deployment = lane.transport, lane.deployment.name
+        seconds = request.options.get("request_timeout", lane.deployment.timeout_s)
         self.timeout_s = float(seconds) if isinstance(seconds, int | float) else None
-
-    @property
-    def transport(self) -> Transport:
-        """The client to call."""
-        return self._place.lane.transport
-
-    @property
-    def deployment(self) -> str:
-        """Name of the deployment."""
-        return self._place.lane.deployment.name
 
     def sent(self) -> None:
         """Note that the call leaves now."""

@@ -42,13 +42,18 @@ class Connections(ABC):
         self._of_parent, self._sessions = self._sessions, {}
 
     async def __aenter__(self) -> Self:
-        session = self._sessions.get(asyncio.get_running_loop())
-        # Only this loop's own thread opens and closes its session.
-        if session is not None and session.is_open:
-            session.users += 1
-        else:
+        if self._join() is None:
             await self.enter()
         return self
+
+    def _join(self) -> Session | None:
+        """Enter the session of the running loop if it is open, as it is for nearly every call."""
+        # Only this loop's own thread opens and closes its session.
+        session = self._sessions.get(asyncio.get_running_loop())
+        if session is None or not session.is_open:
+            return None
+        session.users += 1
+        return session
 
     async def enter(self, *, eager: bool = True) -> Session:
         """Open the session of the running loop, or join it; ``async with`` does it.
@@ -86,11 +91,14 @@ class Connections(ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        session = self._sessions[loop]
-        session.users -= 1
-        if not session.users and self._leave(loop, session):
+        session = self._sessions[asyncio.get_running_loop()]
+        if self._is_last(session):
             await session.close()
+
+    def _is_last(self, session: Session) -> bool:
+        """Leave a session; tell whether nobody uses it any more, so that it is to be closed."""
+        session.users -= 1
+        return not session.users and self._leave(asyncio.get_running_loop(), session)
 
     def _leave(self, loop: asyncio.AbstractEventLoop, session: Session) -> bool:
         """Forget a session that nobody uses any more; return whether it was forgotten."""

@@ -20,10 +20,11 @@ class Withdrawn(Exception):  # not a failure: nobody wants the result any more
 class SingleFlight(Generic[T]):
     """Calls under way by key, on one event loop."""
 
-    __slots__ = ("_flights",)
+    __slots__ = ("_flights", "_loop")
 
     def __init__(self) -> None:
         self._flights: dict[str, asyncio.Future[T]] = {}
+        self._loop = asyncio.get_running_loop()
 
     async def share(self, key: str, work: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         """Do `work` for `key`, or wait for whoever is doing it.
@@ -52,7 +53,7 @@ class SingleFlight(Generic[T]):
                 task = asyncio.current_task()
                 if not flight.cancelled() or (task is not None and task.cancelling()):
                     raise
-        flight = asyncio.get_running_loop().create_future()
+        flight = self._loop.create_future()
         self._flights[key] = flight
         try:
             result = await work()

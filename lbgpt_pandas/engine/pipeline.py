@@ -324,8 +324,8 @@ class Pipeline(Connections):
         Withdrawn
             If the run was stopped before the call.
         """
-        async with self:
-            session = self._sessions[asyncio.get_running_loop()]
+        session = self._join() or await self.enter()  # a block costs more, in every call's way
+        try:
             keeping = Keeping(key, caching, question)
             keep = partial(self._store, session, request, keeping)
             outcome, led = await session.flights.share(
@@ -336,6 +336,9 @@ class Pipeline(Connections):
             if outcome.completion is not None:
                 # Whoever made the call may have had another cache, or none.
                 await keep(outcome.completion)
+        finally:
+            if self._is_last(session):
+                await session.close()
         return replaced(outcome, source=Source.SHARED, attempts=0)
 
     async def _ask(

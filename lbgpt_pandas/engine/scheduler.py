@@ -269,11 +269,11 @@ class Scheduler:
 
     def _place_in(self, lane: Lane, ticket: Ticket, now: float) -> Place | None:
         """Reserve a place in the only lane, if nothing speaks against it; most calls go here."""
-        if self.in_flight >= self._places or not lane.is_free:
+        deployment = lane.deployment
+        if self.in_flight >= self._places or lane.in_flight >= deployment.cap:
             return None
         if ticket.barred or ticket.run.is_anybody_out:
             return None
-        deployment = lane.deployment
         demand, cost = self._demand(ticket, deployment)
         grant = deployment.begin(demand, cost, now) if deployment.fits(demand) else None
         return None if grant is None else self._taken(lane, grant)

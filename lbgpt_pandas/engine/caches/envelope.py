@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ _BY_JSON = b" "
 """Begins what orjson could not write; it would read a long integer as a float."""
 
 _CREATED = '"created":"'
+_PLAIN = re.compile(r"[\w:./-]+", re.ASCII)
+"""What JSON writes as it is."""
 
 
 class CorruptEntry(ValueError):
@@ -157,6 +160,8 @@ def _model(family: str, model: str) -> bytes:
 
 
 def _member(text: str) -> bytes:
+    if _PLAIN.fullmatch(text):
+        return b'"%s"' % text.encode()
     return _dump(text).lstrip(_BY_JSON)
 
 

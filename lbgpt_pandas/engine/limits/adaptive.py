@@ -31,6 +31,11 @@ class AdaptiveConcurrency:
         Bounds.
     adaptive : bool, default True
         Whether refusals lower the cap; False where limits are known and kept to.
+
+    Attributes
+    ----------
+    cap : int
+        Calls that may be in flight at once.
     """
 
     def __init__(
@@ -43,17 +48,12 @@ class AdaptiveConcurrency:
     ) -> None:
         self._start = most if start is None else max(least, min(start, most))
         self._least, self._most, self._adaptive = least, most, adaptive
-        self._cap = 1.0
+        self._cap, self.cap = 1.0, 1
         self._proven = False
         self._doubling = self._start < most
         self._successes = 0
         self._busiest = 0
         self._frozen_until = float("-inf")
-
-    @property
-    def cap(self) -> int:
-        """Calls that may be in flight at once."""
-        return int(self._cap)
 
     def success(self, now: float, *, in_flight: int) -> None:
         """Note an answer.
@@ -67,20 +67,21 @@ class AdaptiveConcurrency:
         """
         if not self._proven:
             self._proven = True
-            self._cap = max(self._cap, float(self._start))
+            self._set_cap(max(self._cap, float(self._start)))
             return
         if self._cap >= self._most or now < self._frozen_until:
             return
         if self._doubling:
             # One more for each answer is twice as many a round, without waiting for its slowest.
-            self._cap += in_flight >= SATURATED * self._cap
+            if in_flight >= SATURATED * self._cap:
+                self._set_cap(self._cap + 1.0)
             return
         self._successes += 1
         self._busiest = max(self._busiest, in_flight)
         if self._successes < self.cap:
             return
         if self._busiest >= SATURATED * self.cap:
-            self._cap = min(float(self._most), self._cap + max(1.0, GROWTH * self._cap))
+            self._set_cap(min(float(self._most), self._cap + max(1.0, GROWTH * self._cap)))
         self._successes = self._busiest = 0
 
     def refusal(self, now: float) -> None:
@@ -90,8 +91,11 @@ class AdaptiveConcurrency:
             return
         self._frozen_until = now + DEBOUNCE_S
         if self._proven:
-            self._cap = max(float(self._least), self._cap * SHRINKING)
+            self._set_cap(max(float(self._least), self._cap * SHRINKING))
         self._successes = self._busiest = 0
+
+    def _set_cap(self, cap: float) -> None:
+        self._cap, self.cap = cap, int(cap)
 
 
 def concurrency_for(limits: Limits, *, start: int | None, most: int) -> AdaptiveConcurrency | None:
