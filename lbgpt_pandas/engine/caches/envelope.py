@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,9 @@ ENVELOPE_VERSION = 1
 
 _RESPONSE = b',"resp":'
 _BEGIN = b'{"v":%d,"sha256":"' % ENVELOPE_VERSION
+_DIGEST = hashlib.sha256()
+"""Copied for each envelope: to set one up, OpenSSL looks through its providers every time."""
+
 _DIGEST_LENGTH = 64
 _AFTER_DIGEST = b'",'
 _COVERED_FROM = len(_BEGIN) + _DIGEST_LENGTH + len(_AFTER_DIGEST)
@@ -28,8 +30,6 @@ _BY_JSON = b" "
 """Begins what orjson could not write; it would read a long integer as a float."""
 
 _CREATED = '"created":"'
-_PLAIN = re.compile(r"[\w:./-]+", re.ASCII)
-"""What JSON writes as it is."""
 
 
 class CorruptEntry(ValueError):
@@ -151,7 +151,9 @@ def made_at(text: str) -> float:
 
 
 def _opening(covered: bytes) -> bytes:
-    return b'%s%s",' % (_BEGIN, hashlib.sha256(covered).hexdigest().encode())
+    digest = _DIGEST.copy()
+    digest.update(covered)
+    return b'%s%s",' % (_BEGIN, digest.hexdigest().encode())
 
 
 @lru_cache(maxsize=64)
@@ -160,8 +162,6 @@ def _model(family: str, model: str) -> bytes:
 
 
 def _member(text: str) -> bytes:
-    if _PLAIN.fullmatch(text):
-        return b'"%s"' % text.encode()
     return _dump(text).lstrip(_BY_JSON)
 
 
