@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -242,8 +242,7 @@ def to_series(
     if len(values) != len(plan.requests):
         raise ValueError(f"{len(values)} values for {len(plan.requests)} requests")
     # The code -1 takes the last one.
-    answers = np.empty(len(values) + 1, dtype=object)
-    answers[:-1] = np.fromiter(values, dtype=object, count=len(values))
+    answers = np.fromiter(chain(values, (None,)), dtype=object, count=len(values) + 1)
     column = answers[plan.codes]
     if dtype is object:
         return pd.Series(column, index=plan.index, name=name, dtype=object)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zlib
 from binascii import unhexlify
@@ -41,6 +42,7 @@ CREATE TABLE IF NOT EXISTS keys (
 );
 """
 _DIGEST_BYTES = 32
+_AT_ONCE = 10_000
 _PREFIX = f"{KEY_VERSION}:"
 _NO_KEY = _PREFIX + "0" * (2 * _DIGEST_BYTES)
 
@@ -63,15 +65,13 @@ class Keys:
     @classmethod
     def of(cls, keys: Sequence[str], codes: NDArray[np.int64]) -> Keys:
         """Pack the keys of requests, and the rows that ask for them."""
-        if "" in keys:
-            keys = [key or _NO_KEY for key in keys]
-        letters = np.frombuffer("".join(keys).encode(), dtype=np.uint8)
-        bare = letters.reshape(len(keys), -1)[:, len(_PREFIX) :] if keys else letters
+        digests = io.BytesIO()  # some at a time: the letters of all take five times the memory
+        for start in range(0, len(keys), _AT_ONCE):
+            digests.write(_digests_of(keys[start : start + _AT_ONCE]))
         # Digests are random: compressing them would take long and save nothing.
-        digests = unhexlify(bare.tobytes())
         is_plain = np.array_equal(codes, np.arange(len(codes)))
         packed = b"" if is_plain else zlib.compress(codes.astype("<i4").tobytes(), 1)
-        return cls(digests, packed)
+        return cls(digests.getvalue(), packed)
 
     @property
     def sha256(self) -> str:
@@ -90,6 +90,13 @@ class Keys:
             return keys
         numbers = np.frombuffer(zlib.decompress(self.codes), dtype="<i4").tolist()
         return [keys[number] if number >= 0 else None for number in numbers]
+
+
+def _digests_of(keys: Sequence[str]) -> bytes:
+    if "" in keys:
+        keys = [key or _NO_KEY for key in keys]
+    letters = np.frombuffer("".join(keys).encode(), dtype=np.uint8)
+    return unhexlify(letters.reshape(len(keys), -1)[:, len(_PREFIX) :].tobytes())
 
 
 class RunFile:

@@ -113,4 +113,5 @@ def test_the_table_has_a_line_for_each_client() -> None:
 
 def test_the_ideal_knows_how_much_may_be_sent_at_once() -> None:
     assert limited(2_400, {"k": 3_600}, 1, "").ideal_s == pytest.approx(39.1)
-    assert SCENARIOS["S3a"].ideal_s == pytest.approx(60.1)
+    # The last minute's 2,400 rows go through 64 places in turns of a tenth of a second.
+    assert SCENARIOS["S3a"].ideal_s == pytest.approx(63.85)

@@ -133,6 +133,10 @@ class Call:
     def sent(self) -> None:
         """Note that the call leaves now."""
         self._place.sent(self._books.clock.monotonic())
+        adaptive = self._place.lane.deployment.adaptive
+        if adaptive is not None and adaptive.is_starting:
+            self._place.lane.listen()
+            self._trail.run.listen()
 
     def settle(
         self, tokens: TokenCount | None, headers: Mapping[str, str], *, model: str = ""

@@ -125,6 +125,12 @@ class Deployment:
         """Calls that may be in flight at once for now."""
         return self.places if self.adaptive is None else min(self.places, self.adaptive.cap)
 
+    def silence(self) -> None:
+        """Note that no call was refused for a while; see `AdaptiveConcurrency`."""
+        with self._lock:
+            if self.adaptive is not None:
+                self.adaptive.silence(in_flight=self.in_flight)
+
     def demand(self, request: Request, *, counted: bool = False) -> Demand:
         """Estimate what a request takes; nothing where no limit and nobody else counts tokens."""
         model = request.model

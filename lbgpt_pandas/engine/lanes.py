@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct, field
 
+from lbgpt_pandas.engine.limits.adaptive import SILENCE_S
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -51,6 +53,7 @@ class Lane:
         self.watchers: set[Watcher] = set()
         self._opening = asyncio.Lock()
         self._opened = False
+        self._silence: asyncio.TimerHandle | None = None
 
     @property
     def is_open(self) -> bool:
@@ -73,9 +76,27 @@ class Lane:
 
     async def close(self) -> None:
         """Close the client if it was opened."""
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
         if self._opened:
             self._opened = False
             await self.transport.close()
+
+    def listen(self) -> None:
+        """Give more calls a place if nothing is refused for a while; one has just been sent."""
+        if self._silence is None:
+            loop = asyncio.get_running_loop()
+            self._silence = loop.call_later(SILENCE_S, self._heard_nothing)
+
+    def _heard_nothing(self) -> None:
+        self._silence = None
+        cap = self.deployment.cap
+        if self.in_flight:
+            self.deployment.silence()
+        if self.deployment.cap > cap:
+            self.listen()
+            self.changed()
 
     def changed(self) -> None:
         """Have everybody look again who may be waiting for this deployment or its quota."""

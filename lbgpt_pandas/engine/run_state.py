@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lbgpt_pandas.engine.errors import NotFound, RequestError
 from lbgpt_pandas.engine.flights import Withdrawn
+from lbgpt_pandas.engine.limits.adaptive import SILENCE_S
 from lbgpt_pandas.engine.limits.retry_budget import RetryBudget
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class RunState:
         self._waiting: set[asyncio.Future[Any]] = set()
         self._until_resumed: set[asyncio.Future[None]] = set()
         self._tried: asyncio.Future[None] | None = None
+        self._silence: asyncio.TimerHandle | None = None
         self._lock = threading.Lock()
 
     def stop(self) -> None:
@@ -146,11 +148,20 @@ class RunState:
         if tried is not None and not tried.done():
             tried.set_result(None)
 
+    def listen(self) -> None:
+        """Note that a call was sent; if it is not refused soon, others make sense."""
+        if self._tried is not None and self._silence is None:
+            loop = asyncio.get_running_loop()
+            self._silence = loop.call_later(SILENCE_S, self.note_tried)
+
     async def until_tried(self, first: asyncio.Future[None]) -> None:
         """Wait for the first call that shows that others make sense, or until `first` is done."""
         self._tried = asyncio.get_running_loop().create_future()
         await asyncio.wait({self._tried, first}, return_when=asyncio.FIRST_COMPLETED)
         self._tried = None
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
 
     def disable(self, deployment: Deployment, model: str | None, error: RequestError) -> None:
         """Send nothing more to a deployment in this run; for an unknown model, nothing of it."""

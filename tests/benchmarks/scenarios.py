@@ -17,6 +17,7 @@ Run = dict[str, Any]
 """Figures of one client in one scenario, as `peer_clients` and the provider give them."""
 
 PEERS_PLACE = Path(os.environ.get("LBGPT_BENCH_PEERS", "~/.cache/lbgpt_pandas_benchmarks"))
+AT_ONCE = 64
 FLOOR, OURS = "bare aiohttp", "lbgpt_pandas"
 
 PEERS = {
@@ -91,7 +92,7 @@ class Scenario:
     rows: int
     peer_rows: int | None = None
     provider: dict[str, Any] = field(default_factory=dict)
-    at_once: int = 64
+    at_once: int = AT_ONCE
     rpm: dict[str, int] = field(default_factory=dict)
     distinct_share: float = 1.0
     timeout_s: float = 120.0
@@ -130,7 +131,8 @@ def limited(rows: int, rpm: dict[str, int], burst_s: float, about: str) -> Scena
     latency_s = 0.1
     ideal_s = (rows - total * burst_s / 60) / total * 60 + latency_s
     if burst_s == 60:  # a minute's window, the only pace that every provider lets pass
-        ideal_s = 60 * (-(-rows // total) - 1) + latency_s
+        windows = -(-rows // total) - 1
+        ideal_s = 60 * windows + (rows - total * windows) * latency_s / AT_ONCE + latency_s
     return Scenario(
         about,
         WALL,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from lbgpt_pandas.engine import lanes, run_state
 from lbgpt_pandas.engine.batch import Batch
 from lbgpt_pandas.engine.caches.base import MemoryCache
 from lbgpt_pandas.engine.caches.disk import DiskCache
 from lbgpt_pandas.engine.caches.standard import StandardTier
 from lbgpt_pandas.engine.caching import Caching
 from lbgpt_pandas.engine.crew import SPARE_WORKERS
-from lbgpt_pandas.engine.errors import ServerError
+from lbgpt_pandas.engine.errors import AuthError, ServerError
 from lbgpt_pandas.engine.run_state import ROWS_A_TURN
 from lbgpt_pandas.engine.types import Request
-from lbgpt_pandas.testing import ScriptedGPT
+from lbgpt_pandas.testing import FakeClock, ScriptedGPT
 
 
 def ask(number):
@@ -128,3 +131,68 @@ async def test_others_on_the_loop_have_their_turn_while_answers_come_at_once(tmp
     await Batch(engine, ask(1_000), caching=Caching.of(tier, "use")).arun()
     counting.cancel()
     assert turns >= 1_000 / ROWS_A_TURN
+
+
+class Cautious(ScriptedGPT):
+    """Begins as engines do whose limits are unknown, and answers when it is let."""
+
+    slow_start = 8
+
+    def __init__(self, reply, **settings):
+        super().__init__(reply, latency_s=30.0, clock=FakeClock(auto_advance=False), **settings)
+
+    async def let_answer(self, run):
+        while not run.done():
+            self.clock.advance(30.0)
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+def short_silence(monkeypatch):
+    monkeypatch.setattr(lanes, "SILENCE_S", 0.005)
+    monkeypatch.setattr(run_state, "SILENCE_S", 0.005)
+
+
+@pytest.mark.usefixtures("short_silence")
+async def test_slow_answers_are_not_waited_for_before_more_is_asked():
+    engine = Cautious("ok")
+    run = asyncio.create_task(Batch(engine, ask(100)).arun())
+    async with asyncio.timeout(5):
+        while engine.in_flight_peak < engine.max_parallel_calls:
+            await asyncio.sleep(0.002)
+        await engine.let_answer(run)
+    assert [outcome.completion.text for outcome in run.result()] == ["ok"] * 100
+
+
+async def test_until_then_there_is_one_call_and_few_after_it():
+    engine = Cautious("ok")
+    run = asyncio.create_task(Batch(engine, ask(100)).arun())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert engine.in_flight_peak == 1
+    engine.clock.advance(30.0)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert engine.in_flight_peak == Cautious.slow_start
+    await engine.let_answer(run)
+
+
+@pytest.mark.usefixtures("short_silence")
+async def test_a_wrong_key_that_is_told_late_ends_the_run_all_the_same():
+    engine = Cautious(AuthError("wrong key", status=401))
+    run = asyncio.create_task(Batch(engine, ask(1_000)).arun())
+    await asyncio.sleep(0.03)
+    await engine.let_answer(asyncio.ensure_future(asyncio.wait({run})))
+    with pytest.raises(AuthError):
+        await run
+    assert len(engine.requests) <= engine.max_parallel_calls
+
+
+@pytest.mark.usefixtures("short_silence")
+async def test_silence_leaves_no_timer_behind():
+    engine = Cautious("ok")
+    async with engine:
+        run = asyncio.create_task(Batch(engine, ask(1)).arun())
+        await asyncio.sleep(0.02)  # twice: what is not used is not opened further
+        assert engine.deployment.cap == Cautious.slow_start
+        await engine.let_answer(run)

@@ -1,7 +1,9 @@
 """How many calls may be in flight where nobody says how many: slow start, then AIMD.
 
 The figures are those of inspect_ai's adaptive connections: doubling until the first refusal,
-then 5 % more for each clean round that was really used, and four fifths on a refusal.
+then 5 % more for each clean round that was really used, and four fifths on a refusal. Providers
+refuse at once and answer late, so that silence counts as consent: without it, a column of slow
+answers would be asked a few at a time for as long as several of them take.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ SHRINKING = 0.8
 DEBOUNCE_S = 15.0
 SATURATED = 0.8
 
+SILENCE_S = 0.5
+"""Seconds after which a call that was not refused is taken to be admitted."""
+
 
 class AdaptiveConcurrency:
     """A cap that experience raises and refusals lower.
 
-    It begins with 1 until the first answer, so that a wrong key costs one call. The caller
-    gives the time in monotonic seconds and holds a lock.
+    It begins with 1 until the first answer or `SILENCE_S`, so that a wrong key costs one call. The
+    caller gives the time in monotonic seconds and holds a lock.
 
     Parameters
     ----------
@@ -36,6 +41,8 @@ class AdaptiveConcurrency:
     ----------
     cap : int
         Calls that may be in flight at once.
+    is_starting : bool
+        Whether it goes up without a refusal so far, so that silence raises it.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class AdaptiveConcurrency:
         self._cap, self.cap = 1.0, 1
         self._proven = False
         self._doubling = self._start < most
+        self.is_starting = most > 1
         self._successes = 0
         self._busiest = 0
         self._frozen_until = float("-inf")
@@ -84,9 +92,17 @@ class AdaptiveConcurrency:
             self._set_cap(min(float(self._most), self._cap + max(1.0, GROWTH * self._cap)))
         self._successes = self._busiest = 0
 
+    def silence(self, *, in_flight: int) -> None:
+        """Note that nothing was refused for `SILENCE_S`, though calls are under way."""
+        if not self._proven:
+            self._proven = True
+            self._set_cap(max(self._cap, float(self._start)))
+        elif self.is_starting and in_flight >= SATURATED * self._cap:
+            self._set_cap(min(float(self._most), 2.0 * self._cap))
+
     def refusal(self, now: float) -> None:
         """Note a 429; those of the next 15 s are taken for the same one."""
-        self._doubling = False
+        self._doubling = self.is_starting = False
         if now < self._frozen_until or not self._adaptive:
             return
         self._frozen_until = now + DEBOUNCE_S
@@ -96,6 +112,7 @@ class AdaptiveConcurrency:
 
     def _set_cap(self, cap: float) -> None:
         self._cap, self.cap = cap, int(cap)
+        self.is_starting = self._doubling and self.cap < self._most
 
 
 def concurrency_for(limits: Limits, *, start: int | None, most: int) -> AdaptiveConcurrency | None:

@@ -96,3 +96,34 @@ def test_the_cap_stays_within_its_bounds(history, most):
         else:
             adaptive.refusal(now)
         assert 1 <= adaptive.cap <= most
+
+
+def test_silence_opens_and_doubles_what_is_used_until_there_is_a_refusal():
+    adaptive = AdaptiveConcurrency(start=8, most=64)
+    caps = []
+    for _ in range(5):
+        assert adaptive.is_starting
+        adaptive.silence(in_flight=adaptive.cap)
+        caps.append(adaptive.cap)
+        if adaptive.cap == 64:
+            break
+    assert caps == [8, 16, 32, 64]
+    assert not adaptive.is_starting
+
+
+def test_silence_says_nothing_where_few_calls_are_under_way_or_after_a_refusal():
+    adaptive = AdaptiveConcurrency(start=10, most=100)
+    adaptive.silence(in_flight=1)
+    adaptive.silence(in_flight=7)
+    assert adaptive.cap == 10
+    adaptive.refusal(0.0)
+    assert not adaptive.is_starting
+    adaptive.silence(in_flight=8)
+    assert adaptive.cap == 8
+
+
+def test_with_known_limits_silence_opens_everything():
+    adaptive = AdaptiveConcurrency(start=None, most=64, adaptive=False)
+    adaptive.silence(in_flight=1)
+    assert adaptive.cap == 64
+    assert not adaptive.is_starting
