@@ -64,7 +64,7 @@ class _RareCollection:
         trace: TracebackType | None,
     ) -> None:
         with self._lock:
-            self._blocks -= 1
+            self._blocks = max(0, self._blocks - 1)  # in a forked child its block is forgotten
             if not self._blocks:
                 self._restore()
 

@@ -75,3 +75,5 @@ def test_in_a_forked_child_it_is_as_before():
         with rare_collection:
             assert gc.get_threshold()[0] == NEW_OBJECTS
         assert gc.get_threshold() == USUAL
+    with rare_collection:
+        assert gc.get_threshold()[0] == NEW_OBJECTS

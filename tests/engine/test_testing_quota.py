@@ -16,6 +16,7 @@ from lbgpt_pandas.testing import FakeClock, FakeProvider, KeyLimits, Record, Tal
 from lbgpt_pandas.testing.gate import Gate
 from lbgpt_pandas.testing.quota import Admission, Quota, Reading, Refusal
 from lbgpt_pandas.testing.rate_headers import go_duration, limit_headers, wait_headers
+from lbgpt_pandas.testing.windows import ROUNDING_S
 
 KINDS = ["sliding", "fixed", "bucket"]
 EVENTS = st.lists(
@@ -173,7 +174,8 @@ def test_waiting_as_long_as_is_said_is_enough_and_less_is_not(kind, burst_s, eve
                 assert tokens > math.floor(largest)
                 continue
             assert result.wait_s > 0
-            assert isinstance(quota.admit(tokens, now=now + result.wait_s * 0.9), Refusal)
+            early_s = max(0.0, min(result.wait_s * 0.9, result.wait_s - 2 * ROUNDING_S))
+            assert isinstance(quota.admit(tokens, now=now + early_s), Refusal)
             now += result.wait_s
             result = quota.admit(tokens, now=now)
         assert isinstance(result, Admission)
