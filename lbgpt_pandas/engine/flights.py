@@ -23,7 +23,7 @@ class SingleFlight(Generic[T]):
     __slots__ = ("_flights", "_loop")
 
     def __init__(self) -> None:
-        self._flights: dict[str, asyncio.Future[T]] = {}
+        self._flights: dict[str, asyncio.Future[T] | None] = {}
         self._loop = asyncio.get_running_loop()
 
     async def share(self, key: str, work: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
@@ -46,30 +46,31 @@ class SingleFlight(Generic[T]):
         bool
             True if this caller did the work itself.
         """
-        while (flight := self._flights.get(key)) is not None:
+        while key in self._flights:
+            # Made by who waits first: hardly anybody ever does.
+            flight = self._flights[key] = self._flights[key] or self._loop.create_future()
             try:
                 return await asyncio.shield(flight), False
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if not flight.cancelled() or (task is not None and task.cancelling()):
                     raise
-        flight = self._loop.create_future()
-        self._flights[key] = flight
+        self._flights[key] = None
         try:
             result = await work()
         except (asyncio.CancelledError, Withdrawn, BudgetExceeded):
             # The leader's own affair: whoever waits may have a run and a budget of its own.
-            flight.cancel()
+            if waited := self._flights.pop(key):
+                waited.cancel()
             raise
         except BaseException as error:
-            flight.set_exception(error)
-            flight.exception()  # read once, so that a flight without waiters is not reported
+            if waited := self._flights.pop(key):
+                waited.set_exception(error)
+                waited.exception()  # read once: who waited may be gone
             raise
-        else:
-            flight.set_result(result)
-            return result, True
-        finally:
-            del self._flights[key]
+        if waited := self._flights.pop(key):
+            waited.set_result(result)
+        return result, True
 
     async def finish(self, key: str, result: T, work: Awaitable[object]) -> None:
         """Await the last `work` of the leader; if it is cancelled, whoever waits has `result`."""

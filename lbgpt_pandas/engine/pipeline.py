@@ -127,7 +127,7 @@ class Pipeline(Connections):
     counting: Counting = "larger"
     """Tokens that count at admission: the larger of prompt and maximum, or their sum."""
 
-    slow_start: int | None = 8
+    slow_start: int | None = 20
     """Calls in flight to begin with, until a provider has shown what it takes; None: no need."""
 
     def __init__(

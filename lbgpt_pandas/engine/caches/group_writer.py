@@ -25,7 +25,7 @@ IDLE_S = 5.0
 GATHERING_S = 0.01
 """Seconds in which items that nobody waits for gather before they are written."""
 
-MOST_IN_A_GROUP = 32
+MOST_IN_A_GROUP = 96
 """Items that end the gathering, and how many may wait without anybody waiting for them."""
 
 _writers: WeakSet[GroupWriter[object]] = WeakSet()

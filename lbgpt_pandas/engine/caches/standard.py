@@ -179,7 +179,8 @@ class StandardTier:
             self._count(write_failures=1)
             self._notices.tell("seal", "an answer cannot be kept in the cache", error)
             return False
-        replace = replace or await self._gives_way(key)
+        if not replace and key in self._giving_way:
+            replace = await self._gives_way(key)
         self._news.add(key)
         if self._news.runs and not self._held and self._write_soon(key, text, replace=replace):
             return True
@@ -342,9 +343,7 @@ class StandardTier:
             self._hold(key, text, replace=replace)
 
     async def _gives_way(self, key: str) -> bool:
-        """Tell whether what is stored may be replaced: it is still too old, or damaged."""
-        if key not in self._giving_way:
-            return False
+        """Tell whether what was too old or damaged still is, so that it may be replaced."""
         try:
             text = (await self.cache.get_many([key])).get(key)
             if text is None:

@@ -1,9 +1,11 @@
 """How many calls may be in flight where nobody says how many: slow start, then AIMD.
 
-The figures are those of inspect_ai's adaptive connections: doubling until the first refusal,
-then 5 % more for each clean round that was really used, and four fifths on a refusal. Providers
-refuse at once and answer late, so that silence counts as consent: without it, a column of slow
-answers would be asked a few at a time for as long as several of them take.
+The figures are those of inspect_ai's adaptive connections: a start with 20, then 5 % more for
+each clean round that was really used, and four fifths on a refusal. Until the first refusal each
+answer makes room for two more calls, where inspect_ai doubles with each whole round: a column of
+5,000 quick answers came a twentieth later that way. Providers refuse at once and answer late, so
+that silence counts as consent: without it, a column of slow answers would be asked a few at a
+time for as long as several of them take.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ SHRINKING = 0.8
 DEBOUNCE_S = 15.0
 SATURATED = 0.8
 
-SILENCE_S = 0.5
+MORE_AN_ANSWER = 2.0
+"""Calls more in flight after each answer before the first refusal: three times as many a round."""
+
+SILENCE_S = 0.25
 """Seconds after which a call that was not refused is taken to be admitted."""
 
 
@@ -30,7 +35,7 @@ class AdaptiveConcurrency:
 
     Parameters
     ----------
-    start : int or None, default 8
+    start : int or None, default 20
         The cap after the first answer; None for `most` at once.
     least, most : int, default 1 and 256
         Bounds.
@@ -48,7 +53,7 @@ class AdaptiveConcurrency:
     def __init__(
         self,
         *,
-        start: int | None = 8,
+        start: int | None = 20,
         least: int = 1,
         most: int = 256,
         adaptive: bool = True,
@@ -80,9 +85,9 @@ class AdaptiveConcurrency:
         if self._cap >= self._most or now < self._frozen_until:
             return
         if self._doubling:
-            # One more for each answer is twice as many a round, without waiting for its slowest.
+            # With each answer, so that nobody waits for the slowest of a round.
             if in_flight >= SATURATED * self._cap:
-                self._set_cap(self._cap + 1.0)
+                self._set_cap(min(float(self._most), self._cap + MORE_AN_ANSWER))
             return
         self._successes += 1
         self._busiest = max(self._busiest, in_flight)

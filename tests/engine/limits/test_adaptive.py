@@ -14,22 +14,22 @@ def full_round(adaptive: AdaptiveConcurrency, now: float = 0.0) -> int:
     return adaptive.cap
 
 
-def test_one_call_until_the_first_answer_then_the_start_then_doubling():
-    adaptive = AdaptiveConcurrency(start=8, most=64)
+def test_one_call_until_the_first_answer_then_the_start_then_three_times_as_many_a_round():
+    adaptive = AdaptiveConcurrency(start=8, most=100)
     assert adaptive.cap == 1
     adaptive.success(0.0, in_flight=1)
     assert adaptive.cap == 8
-    assert [full_round(adaptive) for _ in range(4)] == [16, 32, 64, 64]
+    assert [full_round(adaptive) for _ in range(4)] == [24, 72, 100, 100]
 
 
-def test_each_answer_makes_room_for_one_more_without_waiting_for_the_slowest_of_its_round():
+def test_each_answer_makes_room_for_two_more_without_waiting_for_the_slowest_of_its_round():
     adaptive = AdaptiveConcurrency(start=8, most=64)
     adaptive.success(0.0, in_flight=1)
     caps = []
     for _ in range(4):
         adaptive.success(0.0, in_flight=adaptive.cap)
         caps.append(adaptive.cap)
-    assert caps == [9, 10, 11, 12]
+    assert caps == [10, 12, 14, 16]
 
 
 def test_without_a_start_the_first_answer_opens_everything():
