@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from lbgpt_pandas.engine.demands import Demand, Grant
-from lbgpt_pandas.engine.errors import RateLimited
+from lbgpt_pandas.engine.errors import RateLimited, Timeout
 from lbgpt_pandas.engine.lifetime import renew_after_fork
 from lbgpt_pandas.engine.limits.breaker import Breaker
 from lbgpt_pandas.engine.limits.estimate import TokenEstimator, certain_tokens
@@ -184,7 +184,7 @@ class Deployment:
         now = self._clock.monotonic()
         with self._lock:
             if self.adaptive is not None:
-                self.adaptive.success(now, in_flight=self.in_flight)
+                self.adaptive.success(now, in_flight=self.in_flight, took_s=now - grant.at)
             self.in_flight -= 1
             self._recent.append(True)
             self._answers += 1
@@ -231,6 +231,8 @@ class Deployment:
         readings = read_limits(error.limit_headers, now=self._clock.wall())
         with self._lock:
             self.in_flight -= 1
+            if self.adaptive is not None and isinstance(error, Timeout) and error.maybe_billed:
+                self.adaptive.timeout(now, begun=grant.at)
             if decision.counts_as_fault:
                 # Quick failures are no reason to send more.
                 slow_s = max(now - grant.at, 2.0 * self._latency_now(now), LATENCY_OF_A_FAILURE_S)

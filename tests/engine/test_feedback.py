@@ -338,3 +338,22 @@ async def test_a_retry_goes_to_another_deployment_if_there_is_one(clock):
     [outcome] = await Batch(engine, rows(1), clock=clock).arun()
     assert outcome.deployment == "good"
     assert called == ["bad", "good"]
+
+
+@pytest.mark.parametrize(("others_s", "left"), [(5.0, 32), (0.1, 64)])
+async def test_answers_that_come_too_late_halve_the_calls_in_flight(clock, others_s, left):
+    numbers, seconds = count(), others_s
+
+    def reply(_request: Request) -> str | Exception:
+        nonlocal seconds
+        is_late = next(numbers) in {250, 251}
+        seconds = 6.0 if is_late else others_s
+        return errors.Timeout("not within 6 s", maybe_billed=True) if is_late else "ok"
+
+    engine = Careful(reply, latency_s=0.0, clock=clock, auto_cache=False)
+    engine._latency_s = lambda _request: seconds
+    batch = Batch(engine, rows(400), clock=clock)
+    await batch.arun()
+    assert all(outcome.completion for outcome in batch.outcomes)
+    assert len(engine.requests) == 402
+    assert engine.deployment.cap == left

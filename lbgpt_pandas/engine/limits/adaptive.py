@@ -26,6 +26,15 @@ MORE_AN_ANSWER = 2.0
 SILENCE_S = 0.25
 """Seconds after which a call that was not refused is taken to be admitted."""
 
+PATIENCE = 0.5
+"""Part of a time limit; where answers take longer, more calls at once would only wait."""
+
+OVERLOAD = 0.5
+"""What is left of the cap when answers come too late because too many calls are waiting."""
+
+LATEST = 8
+"""Answers over which the time that they took is averaged, more or less."""
+
 
 class AdaptiveConcurrency:
     """A cap that experience raises and refusals lower.
@@ -66,9 +75,10 @@ class AdaptiveConcurrency:
         self.is_starting = most > 1
         self._successes = 0
         self._busiest = 0
-        self._frozen_until = float("-inf")
+        self._frozen_until = self._halved_at = float("-inf")
+        self._took_s, self._limit_s = 0.0, float("inf")
 
-    def success(self, now: float, *, in_flight: int) -> None:
+    def success(self, now: float, *, in_flight: int, took_s: float = 0.0) -> None:
         """Note an answer.
 
         Parameters
@@ -77,12 +87,17 @@ class AdaptiveConcurrency:
             Monotonic seconds.
         in_flight : int
             Calls under way when it came, itself included.
+        took_s : float, default 0
+            Seconds that it took.
         """
+        self._took_s += (took_s - self._took_s) / LATEST
         if not self._proven:
             self._proven = True
             self._set_cap(max(self._cap, float(self._start)))
             return
         if self._cap >= self._most or now < self._frozen_until:
+            return
+        if self._took_s > PATIENCE * self._limit_s:
             return
         if self._doubling:
             # With each answer, so that nobody waits for the slowest of a round.
@@ -113,6 +128,24 @@ class AdaptiveConcurrency:
         self._frozen_until = now + DEBOUNCE_S
         if self._proven:
             self._set_cap(max(float(self._least), self._cap * SHRINKING))
+        self._successes = self._busiest = 0
+
+    def timeout(self, now: float, *, begun: float) -> None:
+        """Note a call that had no answer in time.
+
+        If others take nearly as long, the provider has more calls than it can answer, and each
+        that is given up was work in vain, if not money. One that hangs alone says nothing.
+
+        Parameters
+        ----------
+        now, begun : float
+            Monotonic seconds, and those at which the call was made.
+        """
+        if begun <= self._halved_at or self._took_s <= PATIENCE * (now - begun):
+            return
+        self._doubling = False
+        self._halved_at, self._limit_s = now, now - begun
+        self._set_cap(max(float(self._least), self._cap * OVERLOAD))
         self._successes = self._busiest = 0
 
     def _set_cap(self, cap: float) -> None:

@@ -127,3 +127,37 @@ def test_with_known_limits_silence_opens_everything():
     adaptive.silence(in_flight=1)
     assert adaptive.cap == 64
     assert not adaptive.is_starting
+
+
+def test_too_late_because_too_many_wait_halves_it_once_for_all_that_waited_together():
+    adaptive = AdaptiveConcurrency(start=None, most=64)
+    for second in range(1, 30):
+        adaptive.success(float(second), in_flight=64, took_s=5.0)
+    for _ in range(40):
+        adaptive.timeout(36.0, begun=30.0)
+    assert adaptive.cap == 32
+    adaptive.timeout(42.0, begun=36.0)  # made with the others, just before they ended
+    assert adaptive.cap == 32
+    adaptive.timeout(42.5, begun=36.5)
+    assert adaptive.cap == 16
+
+
+def test_where_answers_take_half_of_the_time_limit_more_calls_would_only_wait():
+    adaptive = AdaptiveConcurrency(start=None, most=64)
+    for second in range(1, 30):
+        adaptive.success(float(second), in_flight=64, took_s=5.0)
+    adaptive.timeout(36.0, begun=30.0)
+    for second in range(37, 200):
+        adaptive.success(float(second), in_flight=32, took_s=3.2)
+    assert adaptive.cap == 32
+    for second in range(200, 400):
+        adaptive.success(float(second), in_flight=32, took_s=0.5)
+    assert adaptive.cap > 32
+
+
+def test_a_call_that_hangs_alone_says_nothing_about_the_others():
+    adaptive = AdaptiveConcurrency(start=None, most=64)
+    for second in range(1, 30):
+        adaptive.success(float(second), in_flight=64, took_s=0.2)
+    adaptive.timeout(36.0, begun=30.0)
+    assert adaptive.cap == 64
